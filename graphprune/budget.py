@@ -1,0 +1,150 @@
+"""A budget and ordered steps -> what goes, exactly: within one step of the request, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphprune.cost import CostModel
+from graphprune.errors import BudgetError, OptionError
+from graphprune.groups import Groups
+from graphprune.selection import Pool, Step
+
+KINDS = ("sparsity", "params", "macs")
+ALLOCATIONS = ("global", "uniform")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must hold at the end: share of prunable output channels, parameters or MACs removed."""
+
+    kind: str
+    requested: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"unknown budget {self.kind!r}: use one of {', '.join(KINDS)}")
+        if not 0 <= self.requested < 1:
+            raise OptionError(
+                f"--{self.kind} {self.requested:g} is out of range: give the share to remove, from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """``alive`` (bool ``[components]``) and the share it achieves."""
+
+    alive: np.ndarray
+    achieved: float
+
+
+def decide(
+    groups: Groups,
+    pools: Sequence[Pool],
+    budget: Budget,
+    cost: CostModel,
+    *,
+    allocation: str = "global",
+    ratios: dict[int, float] | None = None,
+) -> Decision:
+    """Choose steps in rank order until the budget is met as closely as the steps allow.
+
+    ``allocation`` ranks steps by score over the whole model (``global``) or by the share of their own
+    pool already gone (``uniform``). ``ratios`` (pool number -> share) fixes single pools.
+
+    Raises BudgetError, naming the best reachable value, when too little can be removed.
+    """
+    measure = _measure(groups, budget.kind, cost)
+    alive = np.ones(groups.coupling.count, bool)
+    ratios = ratios or {}
+    for number, ratio in ratios.items():
+        for step in pools[number].steps:
+            if step.share > ratio + 1e-9:
+                break
+            alive[step.channels] = False
+    steps = [s for i, pool in enumerate(pools) if i not in ratios for s in pool.steps]
+    if allocation == "uniform":
+        steps.sort(key=lambda s: s.share)
+    elif allocation == "global":
+        steps.sort(key=lambda s: s.key)
+    else:
+        raise OptionError(f"unknown allocation {allocation!r}: use one of {', '.join(ALLOCATIONS)}")
+    _check_reachable(steps, alive, measure, budget)
+    chosen = _prefix(steps, alive, measure, budget.requested)
+    alive = _without(alive, steps[:chosen])
+    alive = _fill(steps[chosen:], alive, measure, budget.requested)
+    return Decision(alive, measure(alive))
+
+
+def _measure(groups: Groups, kind: str, cost: CostModel) -> Callable[[np.ndarray], float]:
+    """Share removed under a decision."""
+    if kind == "sparsity":
+        free = np.concatenate([g.channels for g in groups if g.prunable] or [np.zeros(0, np.int64)])
+        weights = groups.producers[free]
+        total = max(int(weights.sum()), 1)
+        return lambda alive: float(weights[~alive[free]].sum()) / total
+    if kind == "params":
+        return lambda alive: 1 - cost.params(alive) / max(cost.total_params, 1)
+    return lambda alive: 1 - cost.macs(alive) / max(cost.total_macs, 1)
+
+
+def _without(alive: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    alive = alive.copy()
+    for step in steps:
+        alive[step.channels] = False
+    return alive
+
+
+def _check_reachable(
+    steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], budget: Budget
+) -> None:
+    most = measure(_without(alive, steps))
+    last = measure(_without(alive, steps[:-1])) if steps else most
+    if budget.requested > most + max(most - last, 1e-9):
+        raise BudgetError(
+            f"--{budget.kind} {budget.requested:g} cannot be reached: at most {most:.4f} can be removed here; "
+            "ask for less, or relax --min-channels, --exclude or --allow-inexact"
+        )
+    fixed = measure(alive)
+    if fixed > budget.requested + 1e-9 and fixed > 0:
+        raise BudgetError(
+            f"--ratio alone removes {fixed:.4f}, more than --{budget.kind} {budget.requested:g}: lower the ratios"
+        )
+
+
+def _prefix(
+    steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], want: float
+) -> int:
+    """Largest number of leading steps that stays within ``want`` (removal only ever grows)."""
+    low, high = 0, len(steps)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if measure(_without(alive, steps[:middle])) <= want + 1e-12:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _fill(
+    steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], want: float
+) -> np.ndarray:
+    """Use what is left of the budget: smaller steps that still fit, then the nearest end."""
+    closed: set[int] = set()
+    over: np.ndarray | None = None
+    for step in steps:
+        if step.pool in closed:
+            continue
+        trial = _without(alive, [step])
+        if measure(trial) <= want + 1e-12:
+            alive = trial
+            over = None
+            continue
+        closed.add(step.pool)
+        if over is None or measure(trial) < measure(over):
+            over = trial
+    if over is not None and measure(over) - want < want - measure(alive):
+        return over
+    return alive

@@ -1,0 +1,341 @@
+"""What a rule may do: give labels, tie them, freeze them, and note what pruning must rewrite.
+
+A rule reads its inputs' labels and returns its outputs'. Everything else it has to say goes through
+the :class:`Coupler`, which only appends to lists; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphprune import labels as lab
+from graphprune.edits import Edit, Kept
+from graphprune.graph import Graph, Node, Value
+from graphprune.labels import Labels
+from graphprune.reasons import Reason
+
+Rewrite = Callable[[Kept], Sequence[Edit]]
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Where labels touch a stored tensor: ``ids[i]`` is the label of index ``i`` along ``axis``.
+
+    With ``rows`` > 1, axis 0 of the tensor is cut into that many equal blocks and ``ids`` is
+    ``[rows, n]``: each block loses its own indices (grouped convolutions), always equally many.
+    """
+
+    tensor: Value
+    axis: int
+    ids: np.ndarray
+    rows: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """Count constraint: every row of ``ids`` ``[rows, n]`` must lose equally many positions."""
+
+    kind: str
+    node: Node
+    ids: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """Labels that must stay, and why. ``exact_only``: --allow-inexact lifts it."""
+
+    ids: np.ndarray
+    reason: Reason
+    node: Node | None
+    exact_only: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """A cross-channel operator: ``ids`` are the labels along ``axis`` of its first input."""
+
+    node: Node
+    axis: int
+    ids: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """Two activations contract over ``axis`` of ``value``: the masked model must zero one of them."""
+
+    value: Value
+    axis: int
+    ids: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """MACs of ``node``: ``coefficient`` times the number of kept positions of each vector."""
+
+    node: Node
+    coefficient: float
+    vectors: tuple[np.ndarray, ...]
+
+
+@dataclass(eq=False)
+class Coupler:
+    """The label space of one run over a graph."""
+
+    graph: Graph
+    keep_axis: str = "heads"
+    """What survives where labels vary over two axes: ``heads`` the outer one, ``width`` the inner."""
+    settled: frozenset[str] = frozenset()
+    """Values that must vary along one axis only, found by an earlier run."""
+    labels: dict[Value, Labels | None] = field(default_factory=dict)
+    count: int = 1
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
+    born: list[tuple[np.ndarray, Node]] = field(default_factory=list)
+    contracted: list[np.ndarray] = field(default_factory=list)
+    frozen: list[Frozen] = field(default_factory=list)
+    balances: list[Balance] = field(default_factory=list)
+    mixings: list[Mixing] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
+    rewrites: list[tuple[Node, Rewrite]] = field(default_factory=list)
+    _stored: dict[Value, Labels] = field(default_factory=dict)
+    _row_slices: dict[tuple[Value, int], Slice] = field(default_factory=dict)
+
+    # -- labels ---------------------------------------------------------------------------------
+
+    def fresh(self, n: int) -> np.ndarray:
+        """``n`` new labels. They can go only if a rule declares them channels (see ``channels``)."""
+        ids = np.arange(self.count, self.count + n)
+        self.count += n
+        return ids
+
+    def stored(self, value: Value) -> Labels:
+        """Labels of a stored tensor: fresh ones on every axis, allotted once per (tensor, axis)."""
+        if value not in self._stored:
+            assert value.shape is not None
+            vectors: dict[int, np.ndarray | None] = {}
+            for axis, size in enumerate(value.shape):
+                if size > 1:
+                    ids = self.fresh(size)
+                    vectors[axis] = ids
+                    self.slices.append(Slice(value, axis, ids))
+            self._stored[value] = Labels.vectors(value.shape, vectors)
+        return self._stored[value]
+
+    def channels(self, ids: np.ndarray | None, node: Node) -> None:
+        """Declare ``ids`` output channels of ``node``: removable unless something freezes them."""
+        if ids is not None:
+            self.born.append((ids, node))
+
+    def tie(self, a: np.ndarray, b: np.ndarray | int) -> None:
+        """What ``a`` loses, ``b`` loses (arrays broadcast against each other)."""
+        left, right = np.broadcast_arrays(a, b)
+        self.pairs.append((left.reshape(-1), right.reshape(-1)))
+
+    def tie_vectors(
+        self, a: np.ndarray | None, b: np.ndarray | None, node: Node, reason: Reason = Reason.FIXED_OPERAND
+    ) -> np.ndarray | None:
+        """Tie two axes of equal size; a tracked axis that meets an untracked one is frozen."""
+        if a is None or b is None:
+            for ids in (a, b):
+                if ids is not None:
+                    self.freeze(ids, reason, node)
+            return None
+        self.tie(a, b)
+        return a
+
+    # -- freezing ---------------------------------------------------------------------------------
+
+    def freeze(self, ids: np.ndarray, reason: Reason, node: Node | None) -> None:
+        """These labels stay, because of ``node``."""
+        self.frozen.append(Frozen(np.reshape(ids, -1), reason, node))
+
+    def freeze_all(self, x: Labels | None, reason: Reason, node: Node | None) -> None:
+        """Every label of a tensor stays."""
+        for term in x.terms if x is not None else ():
+            self.freeze(term, reason, node)
+
+    def freeze_axes(self, x: Labels, axes: Sequence[int], reason: Reason, node: Node) -> Labels:
+        """Labels that vary along ``axes`` stay; returns ``x`` with those axes untracked."""
+        gone = [t for t in x.terms if set(x.axes_of(t)) & set(axes)]
+        for term in gone:
+            self.freeze(term, reason, node)
+        return x.without(gone)
+
+    def only(self, x: Labels, axis: int, node: Node, reason: Reason = Reason.SPACE) -> np.ndarray | None:
+        """Labels along ``axis`` ``[size]``; those of every other axis are frozen."""
+        x = self.freeze_axes(x, [a for a in range(x.rank) if a != axis], reason, node)
+        return lab.vector(x, axis)
+
+    def mixes(self, node: Node, x: Labels, axes: Sequence[int]) -> Labels:
+        """``node`` computes a statistic over ``axes``: exact only while none of them is cut.
+
+        Returns ``x`` unchanged; labels that vary along the axes are frozen without --allow-inexact.
+        """
+        for axis in axes:
+            ids = lab.vector(x, axis)
+            if ids is not None:
+                self.frozen.append(Frozen(ids, Reason.CROSS_CHANNEL, node, exact_only=True))
+                self.mixings.append(Mixing(node, axis, ids))
+        return x
+
+    # -- two axes ---------------------------------------------------------------------------------
+
+    def settle(self, x: Labels, node: Node | None = None, avoid: Sequence[int] = ()) -> Labels:
+        """Make every term vary along one axis only, by tying it along the others.
+
+        Kept is the outermost axis (``heads``) or the innermost (``width``) that is not in ``avoid``.
+        """
+        terms: list[np.ndarray] = []
+        for term in x.terms:
+            axes = x.axes_of(term)
+            if len(axes) > 1:
+                free = [a for a in axes if a not in avoid] or list(axes)
+                keep = free[0] if self.keep_axis == "heads" else free[-1]
+                dims = {d for a in axes if a != keep for d in x.dims(a)}
+                first = term[tuple(slice(0, 1) if d in dims else slice(None) for d in range(term.ndim))]
+                self.tie(term, first)
+                term = first
+            terms.append(term)
+        return self._one_per_axis(Labels(x.factors, tuple(terms)), node)
+
+    def _one_per_axis(self, x: Labels, node: Node | None) -> Labels:
+        """Where several terms share an axis (c h w merged to one) the outermost is kept."""
+        for axis in range(x.rank):
+            found = x.on(axis)
+            if len(found) > 1:
+                dims = x.dims(axis)
+                order = sorted(found, key=lambda t: next(d for d in dims if t.shape[d] > 1))  # noqa: B023
+                for term in order[1:]:
+                    self.freeze(term, Reason.REARRANGED, node)
+                x = x.without(order[1:])
+        return x
+
+    # -- several operands -------------------------------------------------------------------------
+
+    def broadcast(
+        self, node: Node, operands: Sequence[Labels], reason: Reason = Reason.FIXED_OPERAND
+    ) -> Labels:
+        """Labels of an elementwise operator: operands' labels broadcast and tie.
+
+        Operands must be settled. An axis that is tracked in one operand and full but untracked in
+        another is frozen.
+        """
+        operands = lab.aligned(operands)
+        factors = tuple(
+            max((x.factors[a] for x in operands), key=math.prod) for a in range(operands[0].rank)
+        )
+        terms: list[np.ndarray] = []
+        for axis, factor in enumerate(factors):
+            if math.prod(factor) == 1:
+                continue
+            full = [x for x in operands if x.factors[axis] == factor]
+            found = [x.on(axis) for x in full]
+            if not any(found):
+                continue
+            tracked = [t for ts in found for t in ts]
+            if not all(found):
+                for term in tracked:
+                    self.freeze(term, reason, node)
+                continue
+            # the term that varies over the fewest factors stands for all
+            tracked.sort(key=lambda t: t.size)
+            for other in tracked[1:]:
+                self.tie(tracked[0], other)
+            terms.append(tracked[0])
+        return Labels(factors, tuple(terms))
+
+    def contract(
+        self,
+        node: Node,
+        operands: Sequence[tuple[Value, Labels, str]],
+        out: str,
+        coefficient: float = 1.0,
+    ) -> Labels:
+        """Labels of a generalised matrix product, written as an einsum (one letter per axis).
+
+        A letter shared by operands ties them. One that is summed must have its consumer side zeroed in
+        the masked model: the weight where there is one, else an operand is gated. A letter of the
+        output that only a weight has is a new channel axis.
+        """
+        sizes: dict[str, int] = {}
+        vectors: dict[str, list[tuple[Value, Labels, int, np.ndarray | None]]] = {}
+        for value, x, letters in operands:
+            for axis, letter in enumerate(letters):
+                size = x.shape[axis]
+                sizes[letter] = max(size, sizes.get(letter, 1))
+                vectors.setdefault(letter, []).append((value, x, axis, lab.vector(x, axis)))
+        chosen: dict[str, np.ndarray | None] = {}
+        for letter, entries in vectors.items():
+            full = [e for e in entries if e[1].shape[e[2]] == sizes[letter]]
+            chosen[letter] = self._contract_letter(node, full, letter in out)
+        tracked = [c for c in chosen.values() if c is not None]
+        untracked = math.prod(sizes[k] for k, c in chosen.items() if c is None)
+        self.works.append(Work(node, coefficient * untracked, tuple(tracked)))
+        return Labels.vectors(
+            [sizes[k] for k in out], {axis: chosen[letter] for axis, letter in enumerate(out)}
+        )
+
+    def _contract_letter(
+        self, node: Node, entries: list[tuple[Value, Labels, int, np.ndarray | None]], survives: bool
+    ) -> np.ndarray | None:
+        ids = entries[0][3]
+        for _, _, _, other in entries[1:]:
+            ids = self.tie_vectors(ids, other, node)
+        if ids is None:
+            return None
+        weights = [e for e in entries if e[0].constant]
+        if survives:
+            if len(weights) == len(entries):
+                self.channels(ids, node)
+        elif weights:
+            for entry in weights:
+                assert entry[3] is not None
+                self.contracted.append(entry[3])
+        else:
+            value, _, axis, _ = entries[0]
+            self.gates.append(Gate(value, axis, ids))
+        return ids
+
+    def balance(self, kind: str, node: Node, ids: np.ndarray | None) -> None:
+        """Every row of ``ids`` ``[rows, n]`` must lose equally many positions."""
+        if ids is not None and ids.shape[0] > 1:
+            self.balances.append(Balance(kind, node, ids))
+
+    def row_slice(self, tensor: Value, axis: int, ids: np.ndarray, node: Node) -> bool:
+        """Axis ``axis`` of ``tensor`` loses other indices in each block of axis 0; ids ``[rows, n]``.
+
+        A tensor used twice has its two uses tied. Returns False where the two uses disagree.
+        """
+        key = (tensor, axis)
+        known = self._row_slices.get(key)
+        if known is None:
+            known = Slice(tensor, axis, ids, rows=ids.shape[0])
+            self._row_slices[key] = known
+            self.slices = [s for s in self.slices if (s.tensor, s.axis) != key] + [known]
+            return True
+        if known.rows != ids.shape[0]:
+            self.freeze(known.ids, Reason.SHARED_LAYOUT, node)
+            self.freeze(ids, Reason.SHARED_LAYOUT, node)
+            return False
+        self.tie(known.ids, ids)
+        return True
+
+    def on_prune(self, node: Node, rewrite: Rewrite) -> None:
+        """Register what must change in ``node`` itself once it is known which labels stay."""
+        self.rewrites.append((node, rewrite))
+
+    def storage(self, value: Value) -> Value | None:
+        """The stored tensor behind elementwise one-operand operators (Identity, Cast, Dequantize...)."""
+        while not value.stored:
+            node = value.producer
+            if node is None or not node.inputs or node.inputs[0] is None:
+                return None
+            if node.op not in ("Identity", "Cast", "DequantizeLinear", "QuantizeLinear"):
+                return None
+            value = node.inputs[0]
+        return value

@@ -1,0 +1,31 @@
+"""The few exceptions a user ever sees. Each message is one sentence: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class GraphpruneError(Exception):
+    """Base of every error raised on purpose. ``exit_code`` is what the command line returns."""
+
+    exit_code = 2
+
+
+class ModelError(GraphpruneError):
+    """The model cannot be read, or holds something graphprune must refuse."""
+
+
+class OptionError(GraphpruneError):
+    """An option or argument makes no sense, by itself or for this model."""
+
+
+class BudgetError(GraphpruneError):
+    """The budget cannot be reached; the message names the best reachable value."""
+
+
+class PlanError(GraphpruneError):
+    """A plan is missing, malformed, or does not belong to the model."""
+
+
+class FidelityError(GraphpruneError):
+    """The pruned model does not equal the masked original: a bug of ours, nothing is written."""
+
+    exit_code = 1

@@ -1,0 +1,218 @@
+"""Groups: the coupled channels that arise from the same dimension, with what one of them carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from graphprune.coupler import Slice
+from graphprune.coupling import Coupling
+from graphprune.graph import Node, Value
+
+if TYPE_CHECKING:
+    import networkx
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a group touches a stored tensor: ``size`` indices of ``tensor`` along ``axis``."""
+
+    tensor: str
+    axis: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Coupled channels of one dimension.
+
+    ``channels`` and ``frozen`` are component numbers, in the order of the dimension. ``producers`` are
+    the nodes whose output channels these are.
+    """
+
+    id: int
+    channels: np.ndarray
+    frozen: np.ndarray
+    producers: tuple[Node, ...]
+    members: tuple[Member, ...]
+    reason: str
+    params: int
+    macs: int
+
+    @property
+    def prunable(self) -> bool:
+        """Whether any channel may go."""
+        return self.channels.size > 0
+
+    @property
+    def width(self) -> int:
+        """Coupled channels, frozen ones included."""
+        return int(self.channels.size + self.frozen.size)
+
+    @property
+    def name(self) -> str:
+        """The first producer's name."""
+        return self.producers[0].name if self.producers else f"group {self.id}"
+
+
+@dataclass(eq=False)
+class Groups:
+    """Every group of a model; indexable, and as a networkx graph."""
+
+    coupling: Coupling
+    items: list[Group]
+    group_of: np.ndarray
+    """int ``[components]``: the group of a coupled channel, -1 for none."""
+    producers: np.ndarray
+    """int ``[components]``: producer filters that a coupled channel counts as."""
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Group:
+        return self.items[index]
+
+    @cached_property
+    def networkx(self) -> networkx.Graph:
+        """Group-level graph: nodes are group ids; an edge joins two groups that share a stored tensor."""
+        import networkx
+
+        graph = networkx.Graph()
+        for group in self.items:
+            graph.add_node(
+                group.id,
+                name=group.name,
+                channels=int(group.channels.size),
+                prunable=group.prunable,
+                reason=group.reason,
+            )
+        touched: dict[str, list[int]] = {}
+        for group in self.items:
+            for member in group.members:
+                touched.setdefault(member.tensor, []).append(group.id)
+        for tensor, ids in touched.items():
+            for a in ids:
+                for b in ids:
+                    if a < b:
+                        graph.add_edge(a, b, tensor=tensor)
+        return graph
+
+
+def counts_as_parameters(value: Value) -> bool:
+    """Stored tensors that count: floating point and quantised ones, not shape arithmetic."""
+    if not value.stored or value.dtype in ("int64", "int32", "bool", "string", ""):
+        return False
+    return not value.consumers or not all(
+        node.outputs and all(o.stored for o in node.outputs) for node in value.consumers
+    )
+
+
+def find_groups(coupling: Coupling) -> Groups:
+    """Collect coupled channels into groups; one per dimension, in the order of the graph."""
+    dims, nodes = _dimensions(coupling)
+    component = [np.unique(coupling.of(ids)) for ids in dims]
+    group_of_dim = _join(component, coupling.count)
+    group_of = np.full(coupling.count, -1)
+    producers = np.zeros(coupling.count, np.int64)
+    if dims:
+        every = np.unique(np.concatenate([d.reshape(-1) for d in dims]))
+        np.add.at(producers, coupling.of(every), 1)
+    order: dict[int, list[int]] = {}
+    for dim, g in enumerate(group_of_dim.tolist()):
+        order.setdefault(g, []).append(dim)
+    for position, dim_ids in enumerate(order.values()):
+        inside = np.concatenate([component[d] for d in dim_ids])
+        group_of[inside[inside > 0]] = position
+    members = _members(coupling, group_of, len(order))
+    shares = _shares(coupling, group_of, len(order))
+    items = []
+    for i, dim_ids in enumerate(order.values()):
+        found = np.concatenate([coupling.of(dims[d]).reshape(-1) for d in dim_ids])
+        unique, first = np.unique(found, return_index=True)
+        ordered = unique[np.argsort(first)]
+        frozen = ordered[coupling.frozen[ordered]]
+        items.append(
+            Group(
+                id=i,
+                channels=ordered[~coupling.frozen[ordered]],
+                frozen=frozen,
+                producers=tuple(dict.fromkeys(nodes[d] for d in dim_ids)),
+                members=tuple(members[i]),
+                reason=_reason(coupling, frozen),
+                params=shares[0][i],
+                macs=shares[1][i],
+            )
+        )
+    return Groups(coupling, items, group_of, producers)
+
+
+def _dimensions(coupling: Coupling) -> tuple[list[np.ndarray], list[Node]]:
+    """Distinct label vectors that operators declared channels, with the first such operator."""
+    found: dict[bytes, tuple[np.ndarray, Node]] = {}
+    for ids, node in coupling.coupler.born:
+        found.setdefault(ids.tobytes(), (ids, node))
+    return [d for d, _ in found.values()], [n for _, n in found.values()]
+
+
+def _join(component: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Dimensions that share a coupled channel get one number."""
+    if not component:
+        return np.zeros(0, np.int64)
+    dim = np.repeat(np.arange(len(component)), [c.size for c in component])
+    channel = np.concatenate(component)
+    real = channel > 0
+    size = len(component) + count
+    links = coo_array(
+        (np.ones(int(real.sum()), np.int8), (dim[real], channel[real] + len(component))), shape=(size, size)
+    )
+    _, label = connected_components(links, directed=False)
+    joined: np.ndarray = label[: len(component)]
+    return joined
+
+
+def _per_group(coupling: Coupling, s: Slice, group_of: np.ndarray, n: int) -> np.ndarray:
+    groups = group_of[coupling.of(s.ids)]
+    counts: np.ndarray = np.bincount(groups[groups >= 0].reshape(-1), minlength=n)
+    return counts
+
+
+def _members(coupling: Coupling, group_of: np.ndarray, n: int) -> list[list[Member]]:
+    members: list[list[Member]] = [[] for _ in range(n)]
+    for s in coupling.coupler.slices:
+        counts = _per_group(coupling, s, group_of, n)
+        for g in np.flatnonzero(counts):
+            members[g].append(Member(s.tensor.name, s.axis, int(counts[g])))
+    return members
+
+
+def _shares(coupling: Coupling, group_of: np.ndarray, n: int) -> tuple[list[int], list[int]]:
+    """Parameters and MACs that disappear when a whole group does (others untouched)."""
+    params, macs = np.zeros(n), np.zeros(n)
+    for s in coupling.coupler.slices:
+        if counts_as_parameters(s.tensor):
+            params += _per_group(coupling, s, group_of, n) * (s.tensor.size / s.ids.size)
+    for work in coupling.coupler.works:
+        total = work.coefficient * float(np.prod([v.size for v in work.vectors], dtype=np.float64))
+        for vector in work.vectors:
+            groups = group_of[coupling.of(vector)]
+            macs += np.bincount(groups[groups >= 0], minlength=n) * (total / vector.size)
+    return [round(p) for p in params], [round(m) for m in macs]
+
+
+def _reason(coupling: Coupling, frozen: np.ndarray) -> str:
+    """The first reason among a group's frozen channels, with the operator it comes from."""
+    for channel in frozen.tolist():
+        event = coupling.why.get(channel)
+        if event is not None:
+            where = f" ({event.node.op} {event.node.name!r})" if event.node is not None else ""
+            return event.reason.value + where
+    return ""

@@ -1,0 +1,36 @@
+"""Elementwise operators: labels pass through, or broadcast and tie."""
+
+from __future__ import annotations
+
+from graphprune.coupler import Coupler
+from graphprune.graph import Node
+from graphprune.labels import Labels
+from graphprune.rules.registry import rule
+
+
+@rule(
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil",
+    "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal",
+    "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
+    "Swish", "Tan", "Tanh", "ThresholdedRelu", "BitCast", "Affine", "ParametricSoftplus", "ScaledTanh",
+    "com.microsoft::Gelu", "com.microsoft::QuickGelu", "com.microsoft::FastGelu",
+    settle=False,
+    weights=True,
+)  # fmt: skip
+def unary(c: Coupler, n: Node, x: Labels, *others: Labels | None) -> tuple[Labels, ...]:
+    """One tensor in, the same positions out; other inputs are scalars (a bias ties)."""
+    extra = [o for o in others if o is not None and o.terms]
+    if extra:
+        x = c.broadcast(n, [c.settle(x, n), *(c.settle(o, n) for o in extra)])
+    return tuple(x for _ in n.outputs)
+
+
+@rule(
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow",
+    "Sub", "Sum", "Where", "Xor", "com.microsoft::BiasGelu",
+)  # fmt: skip
+def broadcast(c: Coupler, n: Node, *operands: Labels | None) -> Labels:
+    """Operands broadcast; positions that meet go together (a constant operand is sliced)."""
+    return c.broadcast(n, [x for x in operands if x is not None])

@@ -1,0 +1,71 @@
+"""The table of operator rules. A rule is one short function; registering it is one decorator.
+
+A rule takes ``(coupler, node, *labels of the inputs)``, with None for an absent input, and returns the
+labels of its output (or a sequence, one per output).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphprune.labels import Labels
+
+RuleFunction = Callable[..., Labels | Sequence[Labels]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``settle``: inputs must vary along one axis per term; pure movement operators need not.
+
+    ``weights``: labels follow stored tensors through the operator, so that the original is sliced;
+    otherwise a constant that the operator computes becomes a stored tensor of its own.
+    """
+
+    function: RuleFunction
+    settle: bool
+    weights: bool
+    summary: str
+    family: str
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(
+    *operators: str, settle: bool = True, weights: bool = False
+) -> Callable[[RuleFunction], RuleFunction]:
+    """Register a rule for ``operators`` (ONNX names, ``domain::Name`` outside the standard domain).
+
+    Raises ValueError when an operator already has one.
+    """
+
+    def register(function: RuleFunction) -> RuleFunction:
+        summary = (inspect.getdoc(function) or "").split("\n")[0]
+        family = function.__module__.rsplit(".", 1)[-1]
+        for operator in operators:
+            if operator in _RULES:
+                raise ValueError(f"{operator} already has a rule")
+            _RULES[operator] = Rule(function, settle, weights, summary, family)
+        return function
+
+    return register
+
+
+def find_rule(operator: str) -> Rule | None:
+    """The rule of an operator, or None: its inputs are then frozen."""
+    return _RULES.get(operator)
+
+
+def all_rules() -> dict[str, Rule]:
+    """Every registered rule by operator name."""
+    return dict(_RULES)
+
+
+def operand(x: Any) -> Labels:
+    """``x`` itself, for an input that the operator's definition makes mandatory."""
+    if x is None:
+        raise ValueError("a mandatory input is missing")
+    return x  # type: ignore[no-any-return]

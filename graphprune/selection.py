@@ -1,0 +1,174 @@
+"""Scores -> the order in which channels may go: pools of groups, cut into aligned steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from graphprune.balance import bundles
+from graphprune.groups import Group, Groups
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Channels that go at once; a pool's steps go in order.
+
+    ``key`` is the rank among all steps, ``share`` the part of the pool's producers gone after it.
+    """
+
+    pool: int
+    channels: np.ndarray
+    producers: int
+    key: float
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Groups that count constraints bind together, with their steps."""
+
+    groups: tuple[Group, ...]
+    steps: tuple[Step, ...]
+    producers: int
+    """Prunable producers in the pool, those that no step can remove included."""
+
+
+def alignment(width: int, multiple_of: int | None) -> int:
+    """Channels kept are a multiple of this; None is automatic (16 from 64 wide, 8 from 32)."""
+    if multiple_of is not None:
+        return multiple_of
+    return 16 if width >= 64 else 8 if width >= 32 else 1
+
+
+def build_pools(
+    groups: Groups,
+    scores: np.ndarray,
+    *,
+    movable: np.ndarray,
+    multiple_of: int | None = None,
+    min_channels: int = 1,
+) -> list[Pool]:
+    """Order every removable channel.
+
+    ``scores`` and ``movable`` (bool) are per component; low scores go first. Every tracked axis of every
+    tensor keeps at least ``min_channels`` positions (all of them where it has fewer).
+    """
+    movable = movable & ~_protected(groups, scores, movable, min_channels)
+    rows = [groups.coupling.of(b.ids) for b in groups.coupling.coupler.balances]
+    pools = []
+    for number, members in enumerate(_bound_groups(groups, rows)):
+        every = np.concatenate([g.channels for g in members])
+        channels = every[movable[every]]
+        inside = [r for r in rows if np.isin(r, every).any()]
+        sets = bundles(channels, scores[channels], inside) if channels.size else []
+        total = int(groups.producers[every].sum())
+        pools.append(
+            Pool(tuple(members), tuple(_steps(number, groups, members, sets, scores, total, multiple_of)), total)
+        )
+    return pools
+
+
+def _bound_groups(groups: Groups, rows: list[np.ndarray]) -> Iterable[list[Group]]:
+    """Prunable groups, those that share a constraint together."""
+    count = len(groups)
+    left: list[int] = []
+    right: list[int] = []
+    for r in rows:
+        found = np.unique(groups.group_of[r])
+        found = found[found >= 0]
+        left += found[:-1].tolist()
+        right += found[1:].tolist()
+    links = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
+    _, label = connected_components(links, directed=False)
+    pools: dict[int, list[Group]] = {}
+    for group in groups:
+        if group.prunable:
+            pools.setdefault(int(label[group.id]), []).append(group)
+    return pools.values()
+
+
+def _steps(
+    number: int,
+    groups: Groups,
+    members: list[Group],
+    sets: list[np.ndarray],
+    scores: np.ndarray,
+    total: int,
+    multiple_of: int | None,
+) -> list[Step]:
+    """Cut the ordered sets where every group's kept count is aligned."""
+    if not sets:
+        return []
+    aligned = np.ones(len(sets), bool)
+    group_of_set = [groups.group_of[s] for s in sets]
+    for group in members:
+        gone = np.cumsum([np.count_nonzero(g == group.id) for g in group_of_set])
+        width = group.channels.size + group.frozen.size
+        aligned &= (width - gone) % alignment(width, multiple_of) == 0
+    if not aligned.any() and multiple_of is None:
+        aligned[:] = True
+    steps: list[Step] = []
+    start, key, gone = 0, -np.inf, 0
+    for end in (np.flatnonzero(aligned) + 1).tolist():
+        channels = np.concatenate(sets[start:end])
+        producers = int(groups.producers[channels].sum())
+        gone += producers
+        key = max(key, float(scores[channels].mean()))
+        steps.append(Step(number, channels, producers, key, gone / total))
+        start = end
+    return steps
+
+
+def _protected(groups: Groups, scores: np.ndarray, movable: np.ndarray, min_channels: int) -> np.ndarray:
+    """The best channels of every axis, so that no axis is emptied."""
+    protected = np.zeros(movable.size, bool)
+    for channels in _axes(groups):
+        unique = np.unique(channels)
+        stays = ~movable[unique] | protected[unique]
+        missing = min(min_channels, unique.size) - int(np.count_nonzero(stays))
+        if missing > 0:
+            free = unique[~stays]
+            best = free[np.argsort(-scores[free], kind="stable")[:missing]]
+            protected[best] = True
+    return protected
+
+
+def _axes(groups: Groups) -> list[np.ndarray]:
+    """Distinct vectors of coupled channels along the axes of all tensors, short ones first."""
+    coupling = groups.coupling
+    found: dict[bytes, np.ndarray] = {}
+
+    def add(channels: np.ndarray) -> None:
+        if not coupling.frozen[channels].any():
+            found.setdefault(channels.tobytes(), channels)
+
+    seen: set[int] = set()
+    for x in coupling.labels.values():
+        for term in x.terms if x is not None else ():
+            if id(term) in seen or x is None:
+                continue
+            seen.add(id(term))
+            channels = coupling.of(term)
+            for axis in x.axes_of(term):
+                for row in _rows(channels, list(x.dims(axis))):
+                    add(row)
+    for s in coupling.coupler.slices:
+        for row in np.atleast_2d(coupling.of(s.ids)):
+            add(row)
+    for b in coupling.coupler.balances:
+        for row in coupling.of(b.ids):
+            add(row)
+    return sorted(found.values(), key=lambda v: v.size)
+
+
+def _rows(channels: np.ndarray, dims: list[int]) -> np.ndarray:
+    """Vectors along an axis (its ``dims``), one per position of the other axes that vary."""
+    others = [d for d in range(channels.ndim) if d not in dims]
+    size = int(np.prod([channels.shape[d] for d in dims]))
+    return channels.transpose(others + dims).reshape(-1, size)
+
+

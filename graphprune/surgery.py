@@ -1,0 +1,382 @@
+"""A decision -> the smaller ONNX model: sliced tensors, rewritten attributes and shape constants.
+
+Everything that does not change stays bit-identical: names, dynamic axes, metadata, doc strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.coupler import Slice
+from graphprune.coupling import Coupling
+from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr, SetInput
+from graphprune.errors import FidelityError
+from graphprune.frontends.onnx import Register, build_graph
+from graphprune.graph import Graph, Node, Value
+
+
+@dataclass
+class Surgery:
+    """The pruned model, and what a plan must say about names."""
+
+    model: ir.Model
+    renamed: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)
+
+
+def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
+    """Remove every coupled channel that is not ``alive`` (bool ``[components]``) from a copy of ``model``.
+
+    Raises FidelityError where the result's shapes contradict the labels, which would be a bug.
+    """
+    kept = coupling.kept(alive)
+    done = Surgery(model.clone())
+    nodes = {n.outputs[0].name: n for n in done.model.graph if n.outputs}
+    values = _values(done.model.graph)
+    _slice_tensors(done, coupling, kept, values)
+    edits = _edits(coupling, kept)
+    _apply_selections(done, edits, nodes, values)
+    for key, found in edits.items():
+        for edit in found:
+            if isinstance(edit, SetAttr):
+                _set_attribute(nodes[key], edit)
+    _update_shapes(coupling, kept, values)
+    pruned = _rewrite_literals(done, coupling, edits)
+    _remove_dead(model, done)
+    _check_shapes(coupling, kept, pruned)
+    return done
+
+
+def _values(graph: ir.Graph) -> dict[str, ir.Value]:
+    found: dict[str, ir.Value] = {v.name: v for v in graph.inputs if v.name}
+    found.update(graph.initializers)
+    for node in graph:
+        found.update({o.name: o for o in node.outputs if o.name})
+    return found
+
+
+# -- tensors --------------------------------------------------------------------------------------
+
+
+def changed_slices(coupling: Coupling, kept: Kept) -> dict[Value, list[Slice]]:
+    """Stored tensors that lose anything, with the slices along which they do."""
+    found: dict[Value, list[Slice]] = {}
+    for s in coupling.coupler.slices:
+        if kept.changed(s.ids):
+            found.setdefault(s.tensor, []).append(s)
+    return found
+
+
+def sliced(array: np.ndarray, slices: Sequence[Slice], kept: Kept) -> np.ndarray:
+    """The part of a tensor that stays."""
+    by_rows = [s for s in slices if s.rows > 1]
+    plain = [s for s in slices if s.rows == 1]
+    if by_rows:
+        rows = by_rows[0].rows
+        first = next((s.ids for s in plain if s.axis == 0), None)
+        keep_rows = np.ones(array.shape[0], bool) if first is None else kept.mask(first)
+        plain = [s for s in plain if s.axis != 0]
+        parts = []
+        for g, (block, mask) in enumerate(
+            zip(np.split(array, rows), np.split(keep_rows, rows), strict=True)
+        ):
+            part = block[mask]
+            for s in by_rows:
+                part = np.take(part, kept.indices(s.ids[g]), axis=s.axis)
+            parts.append(part)
+        array = np.concatenate(parts)
+    for s in plain:
+        array = np.take(array, kept.indices(s.ids), axis=s.axis)
+    return np.ascontiguousarray(array)
+
+
+def _slice_tensors(done: Surgery, coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) -> None:
+    for tensor, slices in changed_slices(coupling, kept).items():
+        if tensor.producer is not None and tensor.producer.op == "ConstantOfShape":
+            continue  # its shape is rewritten instead
+        value = values[tensor.name]
+        array = sliced(np.asarray(tensor.array()), slices, kept)
+        old = value.const_value
+        new = ir.Tensor(array, dtype=old.dtype if old is not None else None, name=tensor.name)
+        if old is not None:
+            new.doc_string = old.doc_string
+        node = value.producer()
+        if node is None:
+            value.const_value = new
+            value.shape = ir.Shape(array.shape)  # initializers always record theirs
+        elif node.op_type == "Constant":
+            node.attributes["value"] = ir.AttrTensor("value", new)
+            for name in [a for a in node.attributes if a.startswith("value_")]:
+                del node.attributes[name]
+            if value.shape is not None:
+                value.shape = ir.Shape(array.shape)
+        else:
+            values[tensor.name] = _store_computed(done, value, new)
+            done.added[tensor.name] = f"the constant that node {node.name!r} computed, pruned"
+
+
+def _store_computed(done: Surgery, value: ir.Value, tensor: ir.Tensor) -> ir.Value:
+    """Put an initializer in the place of a constant that operators computed."""
+    graph, name = done.model.graph, value.name
+    value.name = f"{name}_computed"
+    stored = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=value.type, const_value=tensor)
+    if stored.type is None:
+        stored.type = ir.TensorType(tensor.dtype)
+    value.replace_all_uses_with(stored)
+    graph.register_initializer(stored)
+    if done.model.ir_version < 4:
+        graph.inputs.append(stored)
+    return stored
+
+
+# -- nodes ----------------------------------------------------------------------------------------
+
+
+def _edits(coupling: Coupling, kept: Kept) -> dict[str, list[Edit]]:
+    """Edits by the name of the node's first output."""
+    found: dict[str, list[Edit]] = {}
+    for node, rewrite in coupling.coupler.rewrites:
+        edits = list(rewrite(kept))
+        if edits:
+            found.setdefault(node.outputs[0].name, []).extend(edits)
+    return found
+
+
+def _set_attribute(node: ir.Node, edit: SetAttr) -> None:
+    if edit.value is None:
+        node.attributes.pop(edit.name, None)
+    elif isinstance(edit.value, list):
+        node.attributes[edit.name] = ir.AttrInt64s(edit.name, edit.value)
+    else:
+        node.attributes[edit.name] = ir.AttrInt64(edit.name, int(edit.value))
+
+
+def _apply_selections(
+    done: Surgery, edits: dict[str, list[Edit]], nodes: dict[str, ir.Node], values: dict[str, ir.Value]
+) -> None:
+    """Movement chains become one Gather each, under the old output's name."""
+    for key, found in edits.items():
+        for edit in found:
+            if not isinstance(edit, ReplaceBySelection):
+                continue
+            node = nodes[key]
+            old = node.outputs[edit.output]
+            name = old.name or ""
+            index = _literal(done, f"{name}_indices", edit.indices, f"positions that {name!r} selects")
+            gather = ir.Node(
+                "",
+                "Gather",
+                [values[edit.source], index],
+                [ir.AttrInt64("axis", edit.axis)],
+                name=f"{node.name or name}_select",
+            )
+            new = gather.outputs[0]
+            new.type, new.shape = old.type, old.shape
+            old.name = f"{name}_unused"
+            new.name = name
+            node.append(gather)
+            old.replace_all_uses_with(new)
+            values[name] = new
+            done.added[gather.name or ""] = f"selects what the movement chain ending in {node.name!r} did"
+        edits[key] = [e for e in found if not isinstance(e, ReplaceBySelection)]
+
+
+def _literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
+    """A new initializer with a name of its own."""
+    graph = done.model.graph
+    unique, n = name, 1
+    while unique in graph.initializers:
+        unique, n = f"{name}_{n}", n + 1
+    tensor = ir.Tensor(np.ascontiguousarray(array), name=unique)
+    value = ir.Value(
+        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    if done.model.ir_version < 4:  # before IR 4 every initializer is a graph input too
+        graph.inputs.append(value)
+    done.added[unique] = purpose
+    return value
+
+
+def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) -> None:
+    """Recorded shapes (value_info) follow the surviving counts; dynamic axes stay dynamic."""
+    for value, labels in coupling.labels.items():
+        target = values.get(value.name)
+        if labels is None or not labels.terms or target is None or target.shape is None:
+            continue
+        if len(target.shape) != labels.rank:
+            continue
+        new = kept.shape(labels)
+        dims = [
+            new[a] if isinstance(d, int) and labels.on(a) else d for a, d in enumerate(target.shape)
+        ]
+        target.shape = ir.Shape(dims)
+
+
+# -- shape constants ------------------------------------------------------------------------------
+
+
+def _rewrite_literals(done: Surgery, coupling: Coupling, edits: dict[str, list[Edit]]) -> Graph:
+    """Walk the pruned model with sizes propagated, mending each shape constant where it is met."""
+    original = coupling.graph
+    shapes = {v.name: v.shape for v in original.inputs if v.shape is not None}
+    patcher = _Patcher(done, original, edits)
+    return build_graph(done.model, shapes, visit=patcher.visit, measure=False)
+
+
+class _Patcher:
+    def __init__(self, done: Surgery, original: Graph, edits: dict[str, list[Edit]]) -> None:
+        self.done = done
+        self.original = original
+        self.edits = edits
+        self.static = not original.guessed
+
+    def visit(self, node: Node, source: ir.Node, register: Register) -> None:
+        key = node.outputs[0].name if node.outputs else ""
+        wanted = {e.index: e for e in self.edits.get(key, ()) if isinstance(e, SetInput)}
+        for index, edit in wanted.items():
+            self._set_input(node, source, register, edit)
+        if node.op in ("Shape", "Size", "Constant") or _foldable(node):
+            return
+        for index, value in enumerate(node.inputs):
+            if value is not None and index not in wanted:
+                self._keep_data(node, source, register, index, value)
+
+    def _set_input(self, node: Node, source: ir.Node, register: Register, edit: SetInput) -> None:
+        value = node.input(edit.index)
+        if value is None:
+            new = _literal(
+                self.done, f"{node.name}_sizes", edit.array, f"sizes of {node.name!r} after pruning"
+            )
+            _put_input(source, edit.index, new)
+            return
+        if value.known is None:
+            raise FidelityError(f"a size of node {node.name!r} ({value.name!r}) is not known: please report this")
+        now = value.known.reshape(-1)
+        want = edit.array.reshape(-1).astype(now.dtype)
+        if edit.keep_symbols:
+            want = np.where(now <= 0, now, want)
+        if now.size == want.size and np.array_equal(now, want):
+            return
+        shaped = want.reshape(edit.array.shape if now.size != want.size else value.known.shape)
+        self._replace(node, source, register, edit.index, value, shaped, "a size")
+
+    def _keep_data(
+        self, node: Node, source: ir.Node, register: Register, index: int, value: Value
+    ) -> None:
+        """A number computed from sizes and used as data keeps its original value (e.g. 1/sqrt(width))."""
+        before = self.original.values.get(value.name)
+        if value.known is None or value.producer is None or before is None or before.known is None:
+            return
+        if value.stored or before.known.shape != value.known.shape:
+            return
+        if np.array_equal(before.known, value.known):
+            return
+        self._replace(node, source, register, index, value, before.known, "a number")
+
+    def _replace(
+        self,
+        node: Node,
+        source: ir.Node,
+        register: Register,
+        index: int,
+        value: Value,
+        want: np.ndarray,
+        what: str,
+    ) -> None:
+        old = source.inputs[index]
+        assert old is not None
+        purpose = f"{what} of node {node.name!r} after pruning"
+        if value.constant and (value.producer is None or value.producer.op == "Constant"):
+            new = _literal(self.done, f"{value.name}_pruned", want, purpose)
+        elif self.static or value.known is None or value.known.shape != want.shape:
+            new = _literal(self.done, f"{value.name}_pruned", want, purpose)
+        else:
+            new = self._scaled(source, register, old, value.known, want, purpose)
+        _put_input(source, index, new)
+
+    def _scaled(
+        self,
+        source: ir.Node,
+        register: Register,
+        old: ir.Value,
+        now: np.ndarray,
+        want: np.ndarray,
+        purpose: str,
+    ) -> ir.Value:
+        """Correct the entries that pruning changed and leave run-time sizes to the run.
+
+        An entry may be the product of a pruned and a dynamic size, so it is multiplied by wanted / now
+        rather than replaced.
+        """
+        name = f"{old.name}_pruned"
+        same = now == want
+        factor = _literal(self.done, f"{name}_times", np.where(same, 1, want).astype(now.dtype), purpose)
+        divisor = _literal(self.done, f"{name}_over", np.where(same, 1, now).astype(now.dtype), purpose)
+        product = ir.Node("", "Mul", [old, factor], name=f"{name}_mul")
+        quotient = ir.Node("", "Div", [product.outputs[0], divisor], name=f"{name}_div")
+        product.outputs[0].name, quotient.outputs[0].name = f"{name}_product", name
+        for node in (product, quotient):
+            source.prepend(node)
+            self.done.added[node.name or ""] = purpose
+        register(product.outputs[0], np.where(same, now, now * want))
+        register(quotient.outputs[0], want)
+        return quotient.outputs[0]
+
+
+def _foldable(node: Node) -> bool:
+    return bool(node.inputs) and all(v is None or v.known is not None for v in node.inputs)
+
+
+def _put_input(node: ir.Node, index: int, value: ir.Value) -> None:
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+# -- tidying --------------------------------------------------------------------------------------
+
+
+def _remove_dead(before: ir.Model, done: Surgery) -> None:
+    """Remove what only surgery left without a reader; what was unused before stays."""
+    unused_before = {n.outputs[0].name for n in before.graph if n.outputs and not _is_read(n)}
+    graph = done.model.graph
+    for node in reversed(list(graph)):
+        key = node.outputs[0].name if node.outputs else ""
+        if node.outputs and not _is_read(node) and key not in unused_before:
+            graph.remove(node, safe=True)
+    read_before = {
+        name for name, v in before.graph.initializers.items() if v.uses() or v.is_graph_output()
+    }
+    inputs = {id(v) for v in graph.inputs}
+    for name, value in list(graph.initializers.items()):
+        is_read = value.uses() or value.is_graph_output()
+        if not is_read and (name in read_before or name in done.added):
+            if id(value) in inputs:
+                graph.inputs.remove(value)
+            del graph.initializers[name]
+            done.added.pop(name, None)
+
+
+def _is_read(node: ir.Node) -> bool:
+    return any(o.uses() or o.is_graph_output() for o in node.outputs)
+
+
+def _check_shapes(coupling: Coupling, kept: Kept, pruned: Graph) -> None:
+    for value, labels in coupling.labels.items():
+        found = pruned.values.get(value.name)
+        if labels is None or not labels.terms or found is None or found.shape is None:
+            continue
+        if not found.consumers and not found.is_output:
+            continue
+        expected = kept.shape(labels)
+        if found.shape != expected:
+            where = value.producer.name if value.producer is not None else value.name
+            raise FidelityError(
+                f"after surgery {value.name!r} (node {where!r}) has shape {list(found.shape)}, expected "
+                f"{list(expected)}: this is a bug in graphprune, please report the model"
+            )
