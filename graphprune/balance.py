@@ -7,10 +7,14 @@ constraint balanced, cheapest first.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
+
+SOLVES = 50
+"""Integer programs per halving of a pool."""
 
 
 def bundles(channels: np.ndarray, scores: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -20,7 +24,8 @@ def bundles(channels: np.ndarray, scores: np.ndarray, rows: Sequence[np.ndarray]
     an int array ``[r, n]`` of component numbers whose rows must lose equally many (components outside
     ``channels`` stay). Without constraints every channel is a set of its own. Channels that no balanced
     set contains are left out. By rank within rows where one partition binds; where several cross, by
-    integer programming over the cells of channels that all constraints treat alike.
+    perfect matching or, in general, integer programming over the cells of channels that all constraints
+    treat alike.
     """
     matrix = _imbalance(channels, rows)
     if matrix.shape[0] == 0:
@@ -29,7 +34,11 @@ def bundles(channels: np.ndarray, scores: np.ndarray, rows: Sequence[np.ndarray]
     cell = cell.reshape(-1)
     queues = [_ranked(cell == k, scores) for k in range(signature.shape[1])]
     free = np.flatnonzero(~signature.any(axis=0))
-    found = _deal(signature, queues, scores)
+    squares = _two_partitions(channels, rows)
+    if squares is None:
+        found = _deal(signature, queues, scores)
+    else:
+        found = _match(*squares, scores)
     singles = [channels[[i]] for k in free for i in queues[k]]
     bound = [channels[np.array(b)] for b in found]
     position = {int(channel): i for i, channel in enumerate(channels)}
@@ -62,25 +71,68 @@ def _imbalance(channels: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
     return stacked[stacked.any(axis=1)]
 
 
+def _two_partitions(channels: np.ndarray, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Row of every channel in each of (at most) two partitions with equally many rows, else None."""
+    position = np.full(int(max([channels.max(initial=0), *(r.max(initial=0) for r in rows)])) + 1, -1)
+    position[channels] = np.arange(channels.size)
+    found: dict[bytes, tuple[np.ndarray, int]] = {}
+    for constraint in rows:
+        row_of = np.full(channels.size, -1)
+        inside = position[constraint]
+        if np.count_nonzero(inside >= 0) != channels.size:
+            return None
+        for r, row in enumerate(inside):
+            row_of[row[row >= 0]] = r
+        if (row_of < 0).any():
+            return None
+        found.setdefault(row_of.tobytes(), (row_of, constraint.shape[0]))
+    kinds = list(found.values())
+    if len(kinds) > 2 or len({n for _, n in kinds}) != 1:
+        return None
+    return kinds[0][0], kinds[-1][0]
+
+
+def _match(first: np.ndarray, second: np.ndarray, scores: np.ndarray) -> list[list[int]]:
+    """One channel from every row of both partitions at a time: cheapest perfect matchings."""
+    n = int(max(first.max(initial=0), second.max(initial=0))) + 1
+    cells: list[list[deque[int]]] = [[deque() for _ in range(n)] for _ in range(n)]
+    for i in np.argsort(scores, kind="stable").tolist():
+        cells[first[i]][second[i]].append(i)
+    none = float(np.abs(scores).sum()) + 1.0
+    found: list[list[int]] = []
+    while True:
+        costs = np.array([[scores[cell[0]] if cell else none for cell in line] for line in cells])
+        pairs = list(zip(*linear_sum_assignment(costs), strict=True))
+        if any(not cells[a][b] for a, b in pairs):
+            return found
+        found.append([cells[a][b].popleft() for a, b in pairs])
+
+
 def _deal(signature: np.ndarray, queues: list[list[int]], scores: np.ndarray) -> list[list[int]]:
     """Take minimal balanced sets, cheapest first, until none is left."""
     bound = np.flatnonzero(signature.any(axis=0))
     heads = np.zeros(len(queues), np.int64)
     found: list[list[int]] = []
     lines = signature[:, bound]
-    take: np.ndarray | None = None
     while True:
         left = np.array([len(queues[k]) - heads[k] for k in bound])
         costs = np.array([_next(queues[k], heads[k], scores) for k in bound])
-        if take is None or len(bound) > lines.shape[0] + 1 or np.any(take > left):
-            take = _cheapest(lines, costs, left)
+        take = _cheapest(lines, costs, left)
         if take is None:
             return found
-        members: list[int] = []
-        for k, amount in zip(bound, take, strict=True):
-            members += queues[k][heads[k] : heads[k] + amount]
-            heads[k] += amount
-        found.append(members)
+        for _ in range(_copies(take, left)):
+            members: list[int] = []
+            for k, amount in zip(bound, take, strict=True):
+                members += queues[k][heads[k] : heads[k] + amount]
+                heads[k] += amount
+            found.append(members)
+
+
+def _copies(take: np.ndarray, left: np.ndarray) -> int:
+    """Times to reuse a solution: each solve costs milliseconds, so a large pool gets a bounded number."""
+    used = take > 0
+    possible = int((left[used] // take[used]).min())
+    return max(1, min(possible, int(left.sum() / take.sum()) // SOLVES))
 
 
 def _next(queue: list[int], head: np.integer, scores: np.ndarray) -> float:

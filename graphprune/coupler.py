@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -328,6 +329,11 @@ class Coupler:
     def on_prune(self, node: Node, rewrite: Rewrite) -> None:
         """Register what must change in ``node`` itself once it is known which labels stay."""
         self.rewrites.append((node, rewrite))
+
+    @cached_property
+    def sliced_by_rows(self) -> frozenset[Value]:
+        """Stored tensors whose blocks lose different indices (read once the run is over)."""
+        return frozenset(s.tensor for s in self.slices if s.rows > 1)
 
     def storage(self, value: Value) -> Value | None:
         """The stored tensor behind elementwise one-operand operators (Identity, Cast, Dequantize...)."""

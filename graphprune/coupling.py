@@ -105,8 +105,10 @@ def _node_labels(c: Coupler, node: Node) -> Sequence[Labels | None]:
     if node.outputs and all(o.constant for o in node.outputs):
         if all(o.known is not None and o.known.dtype.kind in "iub" for o in node.outputs):
             return [Labels.untracked(o.shape or ()) for o in node.outputs]
-        if rule is None or not rule.weights:
-            return [_promote(c, node, i) for i in range(len(node.outputs))]
+        if rule is None or not rule.weights or not _labelled_inputs(c, node):
+            promoted = [_promote(c, node, i) for i in range(len(node.outputs))]
+            if node.op != "ConstantOfShape":  # whose rule rewrites its shape rather than store it
+                return promoted
     inputs = [None if v is None else c.labels.get(v) for v in node.inputs]
     reason = _unreadable(node, inputs, rule is None)
     if reason is not None or rule is None:
@@ -122,6 +124,11 @@ def _node_labels(c: Coupler, node: Node) -> Sequence[Labels | None]:
         return _frozen(c, node, inputs, Reason.REARRANGED)
     outputs = [found] if isinstance(found, Labels) else list(found)
     return [_checked(c, node, x, o) for x, o in zip(outputs, node.outputs, strict=False)]
+
+
+def _labelled_inputs(c: Coupler, node: Node) -> bool:
+    found = (c.labels.get(v) for v in node.inputs if v is not None)
+    return any(x is not None and x.terms for x in found)
 
 
 def _unreadable(node: Node, inputs: Sequence[Labels | None], unknown: bool) -> Reason | None:

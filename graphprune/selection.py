@@ -100,17 +100,20 @@ def _steps(
     total: int,
     multiple_of: int | None,
 ) -> list[Step]:
-    """Cut the ordered sets where every group's kept count is aligned."""
+    """Cut the ordered sets where the group's kept count is aligned.
+
+    Groups that constraints bind together lose channels in fixed proportions, which no alignment of each
+    would survive: their steps are single sets.
+    """
     if not sets:
         return []
     aligned = np.ones(len(sets), bool)
-    group_of_set = [groups.group_of[s] for s in sets]
-    for group in members:
-        gone = np.cumsum([np.count_nonzero(g == group.id) for g in group_of_set])
-        width = group.channels.size + group.frozen.size
-        aligned &= (width - gone) % alignment(width, multiple_of) == 0
-    if not aligned.any() and multiple_of is None:
-        aligned[:] = True
+    if len(members) == 1:
+        gone = np.cumsum([s.size for s in sets])
+        width = members[0].width
+        aligned = (width - gone) % alignment(width, multiple_of) == 0
+        if multiple_of is None:  # automatic alignment is a preference: it never blocks a budget
+            aligned[np.flatnonzero(aligned)[-1] + 1 if aligned.any() else 0 :] = True
     steps: list[Step] = []
     start, key, gone = 0, -np.inf, 0
     for end in (np.flatnonzero(aligned) + 1).tolist():
@@ -146,29 +149,15 @@ def _axes(groups: Groups) -> list[np.ndarray]:
         if not coupling.frozen[channels].any():
             found.setdefault(channels.tobytes(), channels)
 
-    seen: set[int] = set()
-    for x in coupling.labels.values():
-        for term in x.terms if x is not None else ():
-            if id(term) in seen or x is None:
-                continue
-            seen.add(id(term))
-            channels = coupling.of(term)
-            for axis in x.axes_of(term):
-                for row in _rows(channels, list(x.dims(axis))):
-                    add(row)
+    # A position of an axis stays while anything in it does, so an axis is empty only when its term is.
+    terms = {id(t): t for x in coupling.labels.values() if x is not None for t in x.terms}
+    for term in terms.values():
+        add(np.unique(coupling.of(term)))
     for s in coupling.coupler.slices:
         for row in np.atleast_2d(coupling.of(s.ids)):
-            add(row)
+            add(np.unique(row))
     for b in coupling.coupler.balances:
         for row in coupling.of(b.ids):
-            add(row)
+            add(np.unique(row))
     return sorted(found.values(), key=lambda v: v.size)
-
-
-def _rows(channels: np.ndarray, dims: list[int]) -> np.ndarray:
-    """Vectors along an axis (its ``dims``), one per position of the other axes that vary."""
-    others = [d for d in range(channels.ndim) if d not in dims]
-    size = int(np.prod([channels.shape[d] for d in dims]))
-    return channels.transpose(others + dims).reshape(-1, size)
-
 

@@ -96,7 +96,8 @@ def sliced(array: np.ndarray, slices: Sequence[Slice], kept: Kept) -> np.ndarray
 
 def _slice_tensors(done: Surgery, coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) -> None:
     for tensor, slices in changed_slices(coupling, kept).items():
-        if tensor.producer is not None and tensor.producer.op == "ConstantOfShape":
+        by_rows = any(s.rows > 1 for s in slices)
+        if tensor.producer is not None and tensor.producer.op == "ConstantOfShape" and not by_rows:
             continue  # its shape is rewritten instead
         value = values[tensor.name]
         array = sliced(np.asarray(tensor.array()), slices, kept)
@@ -208,7 +209,7 @@ def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) 
         target = values.get(value.name)
         if labels is None or not labels.terms or target is None or target.shape is None:
             continue
-        if len(target.shape) != labels.rank:
+        if len(target.shape) != labels.rank or _sliced_by_rows(coupling, value):
             continue
         new = kept.shape(labels)
         dims = [
@@ -366,12 +367,17 @@ def _is_read(node: ir.Node) -> bool:
     return any(o.uses() or o.is_graph_output() for o in node.outputs)
 
 
+def _sliced_by_rows(coupling: Coupling, value: Value) -> bool:
+    """Whether a constant loses other indices in each block: its labels do not tell its shape."""
+    return value.constant and coupling.coupler.storage(value) in coupling.coupler.sliced_by_rows
+
+
 def _check_shapes(coupling: Coupling, kept: Kept, pruned: Graph) -> None:
     for value, labels in coupling.labels.items():
         found = pruned.values.get(value.name)
         if labels is None or not labels.terms or found is None or found.shape is None:
             continue
-        if not found.consumers and not found.is_output:
+        if (not found.consumers and not found.is_output) or _sliced_by_rows(coupling, value):
             continue
         expected = kept.shape(labels)
         if found.shape != expected:

@@ -349,7 +349,6 @@ def constant_of_shape(c: Coupler, n: Node, _: Labels | None = None) -> Labels:
     """A filled tensor: every axis gets labels of its own; its shape is rewritten."""
     out = n.outputs[0]
     if out.constant:
-        out.stored = True
         y = c.stored(out)
     else:
         y = Labels.vectors(out.shape or (), {a: c.fresh(s) for a, s in enumerate(out.shape or ()) if s > 1})

@@ -1,0 +1,155 @@
+"""``analyze``: what a model consists of and what of it can be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.cost import CostModel
+from graphprune.coupling import Coupling, couple
+from graphprune.errors import OptionError
+from graphprune.frontends.onnx import build_graph
+from graphprune.graph import Graph, Node
+from graphprune.groups import Group, Groups, find_groups
+
+ATTENTION = ("heads", "width")
+
+
+@dataclass(eq=False)
+class Analysis:
+    """Groups, costs and reasons of one model. ``to_dict`` is what ``analyze --json`` prints."""
+
+    name: str
+    graph: Graph
+    coupling: Coupling
+    groups: Groups
+    cost: CostModel
+    notes: list[str]
+
+    @cached_property
+    def everything(self) -> np.ndarray:
+        """The decision that removes nothing (bool ``[components]``)."""
+        return np.ones(self.coupling.count, bool)
+
+    @cached_property
+    def prunable_channels(self) -> int:
+        """Producer filters that may go."""
+        return sum(int(self.groups.producers[g.channels].sum()) for g in self.groups)
+
+    @cached_property
+    def prunable_params(self) -> int:
+        """Parameters in slices of prunable channels: what removing all of them would delete."""
+        return self.cost.total_params - self.cost.params(self.coupling.frozen)
+
+    @cached_property
+    def frozen_reasons(self) -> dict[Node, str]:
+        """Why a node's output channels stay, for nodes that make channels."""
+        found: dict[Node, str] = {}
+        for ids, node in self.coupling.coupler.born:
+            channels = self.coupling.of(ids)
+            stuck = channels[self.coupling.frozen[channels]]
+            event = next((self.coupling.why[c] for c in stuck.tolist() if c in self.coupling.why), None)
+            if event is not None:
+                where = f" ({event.node.op} {event.node.name!r})" if event.node is not None else ""
+                found.setdefault(node, event.reason.value + where)
+        for event in self.coupling.coupler.frozen:
+            if event.node is not None:
+                found.setdefault(event.node, event.reason.value)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``analyze --json``; field by field in the README."""
+        macs = self.cost.macs_by_node(self.everything)
+        params = self._params_by_node()
+        reasons = self.frozen_reasons
+        return {
+            "model": self.name,
+            "opset": self.graph.opset,
+            "params": self.cost.total_params,
+            "macs": self.cost.total_macs,
+            "prunable_params": self.prunable_params,
+            "prunable_channels": self.prunable_channels,
+            "inputs": {v.name: list(v.shape or ()) for v in self.graph.inputs},
+            "guessed_inputs": sorted(self.graph.guessed),
+            "notes": list(self.notes),
+            "groups": [self._group(g) for g in self.groups],
+            "constraints": [
+                {
+                    "kind": b.kind,
+                    "rows": int(b.ids.shape[0]),
+                    "groups": sorted({int(g) for g in self._groups_of(b.ids) if g >= 0}),
+                    "nodes": [b.node.name],
+                }
+                for b in self.coupling.coupler.balances
+            ],
+            "nodes": [
+                {
+                    "name": n.name,
+                    "op": n.op,
+                    "params": params.get(n, 0),
+                    "macs": macs.get(n, 0),
+                    "frozen_reason": reasons.get(n),
+                }
+                for n in self.graph.nodes
+                if n.op != "Constant"
+            ],
+        }
+
+    def _groups_of(self, ids: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.unique(self.groups.group_of[self.coupling.of(ids)])
+        return found
+
+    def _group(self, group: Group) -> dict[str, Any]:
+        width = max(group.width, 1)
+        return {
+            "id": group.id,
+            "name": group.name,
+            "channels": int(group.channels.size) if group.prunable else group.width,
+            "frozen_channels": int(group.frozen.size),
+            "prunable": group.prunable,
+            "reason": group.reason,
+            "params_per_channel": round(group.params / width, 2),
+            "macs_per_channel": round(group.macs / width, 2),
+            "members": [{"tensor": m.tensor, "axis": m.axis, "size": m.size} for m in group.members],
+        }
+
+    def _params_by_node(self) -> dict[Node, int]:
+        """Every counted tensor's elements, at the first node that uses it."""
+        found: dict[Node, int] = {}
+        for tensor in self.cost.tensors:
+            node = next(iter(sorted(tensor.consumers, key=lambda n: n.index)), None)
+            while node is not None and node.outputs and node.outputs[0].constant:
+                node = next(iter(sorted(node.outputs[0].consumers, key=lambda n: n.index)), None)
+            if node is not None:
+                found[node] = found.get(node, 0) + tensor.size
+        return found
+
+
+def analyze_model(
+    model: ir.Model,
+    name: str,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    attention: str = "heads",
+    allow_inexact: bool = False,
+    notes: list[str] | None = None,
+) -> Analysis:
+    """Trace and couple ``model``.
+
+    ``input_shapes``: sizes for dynamic inputs (others are guessed). ``attention``: remove whole heads or
+    width inside every head. ``allow_inexact``: prune through normalisations over channels.
+    """
+    if attention not in ATTENTION:
+        raise OptionError(f"unknown --attention {attention!r}: use one of {', '.join(ATTENTION)}")
+    graph = build_graph(model, input_shapes)
+    coupling = couple(graph, keep_axis=attention, allow_inexact=allow_inexact)
+    groups = find_groups(coupling)
+    found = list(notes or [])
+    for guessed, shape in graph.guessed.items():
+        found.append(f"input {guessed!r} has dynamic sizes; analysed as {list(shape)} (set --input-shape)")
+    return Analysis(name, graph, coupling, groups, CostModel(coupling), found)

@@ -1,0 +1,68 @@
+"""Files appear whole or not at all: written under a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from graphprune.errors import OptionError
+
+EXTERNAL_FROM_BYTES = 1_800_000_000
+"""protobuf ends at 2 GiB: larger models keep their weights in a file beside them."""
+
+
+def save_model(model: ir.Model, path: Path, *, force: bool = False) -> Path:
+    """Write ``model``; weights go to ``PATH.data`` where it had external data or is too large for one file.
+
+    Raises OptionError where the target exists (unless ``force``) or cannot be written.
+    """
+    external = _needs_external(model)
+    targets = [path, Path(f"{path}.data")] if external else [path]
+    _check_free(targets, force)
+
+    def write(folder: Path) -> None:
+        if external:
+            ir.save(model, folder / path.name, external_data=f"{path.name}.data")
+        else:
+            (folder / path.name).write_bytes(ir.to_proto(model).SerializeToString())
+
+    _write_all(targets, write)
+    return path
+
+
+def write_text(path: Path, text: str, *, force: bool = False) -> Path:
+    """Write a text file. Raises OptionError as ``save_model`` does."""
+    _check_free([path], force)
+    _write_all([path], lambda folder: (folder / path.name).write_text(text, encoding="utf-8") and None)
+    return path
+
+
+def _needs_external(model: ir.Model) -> bool:
+    tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    return any(isinstance(t, ir.ExternalTensor) for t in tensors) or (
+        sum(t.nbytes for t in tensors) > EXTERNAL_FROM_BYTES
+    )
+
+
+def _check_free(targets: list[Path], force: bool) -> None:
+    for target in targets:
+        if target.is_dir():
+            raise OptionError(f"{target} is a folder: name a file")
+        if target.exists() and not force:
+            raise OptionError(f"{target} exists already: use --force to replace it, or another name")
+        if not target.parent.is_dir():
+            raise OptionError(f"{target.parent} is not a folder: create it first")
+
+
+def _write_all(targets: list[Path], write: Callable[[Path], None]) -> None:
+    try:
+        with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".graphprune-") as folder:
+            write(Path(folder))
+            for target in reversed(targets):  # the model last: what it points to is there already
+                os.replace(Path(folder) / target.name, target)
+    except OSError as error:
+        raise OptionError(f"cannot write {targets[0]}: {error.strerror or error}") from error
