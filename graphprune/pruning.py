@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.budget import Budget, Decision, decide
 from graphprune.criteria import find_criterion
-from graphprune.errors import FidelityError, OptionError
+from graphprune.errors import BudgetError, FidelityError, OptionError
 from graphprune.groups import Group
 from graphprune.plan import Plan
 from graphprune.planning import describe
@@ -109,6 +110,12 @@ def prune_channels(
 
 def _decide(analysis: Analysis, options: PruneOptions) -> Decision:
     groups = analysis.groups
+    if not any(g.prunable for g in groups):
+        why = Counter(g.reason for g in groups if g.reason).most_common(1)
+        raise BudgetError(
+            "nothing in this model can be pruned by whole channels: "
+            + (why[0][0] if why else "it has no convolution or matrix product with stored weights")
+        )
     movable = ~analysis.coupling.frozen
     for group in groups:
         if group.prunable and not _selected(group, options):

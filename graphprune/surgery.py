@@ -45,6 +45,7 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
             if isinstance(edit, SetAttr):
                 _set_attribute(nodes[key], edit)
     _update_shapes(coupling, kept, values)
+    _remove_dead(model, done)
     pruned = _rewrite_literals(done, coupling, edits)
     _remove_dead(model, done)
     _check_shapes(coupling, kept, pruned)
