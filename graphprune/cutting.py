@@ -98,6 +98,6 @@ class Cut:
 def checked_indices(name: str, indices: Any, size: int) -> np.ndarray:
     """``indices`` as an array. Raises PlanError where ``name`` does not have them."""
     array = np.asarray(indices, np.int64).reshape(-1)
-    if array.size and not (0 <= array.min() and array.max() < size):
+    if array.size and not (array.min() >= 0 and array.max() < size):
         raise PlanError(f"the plan removes position {array.max()} of {name!r}, which has {size}: wrong model")
     return array

@@ -33,13 +33,14 @@ class Group:
     """Coupled channels of one dimension.
 
     ``channels`` and ``frozen`` are component numbers, in the order of the dimension. ``producers`` are
-    the nodes whose output channels these are.
+    the nodes whose output channels these are, ``weights`` the tensors whose rows make them.
     """
 
     id: int
     channels: np.ndarray
     frozen: np.ndarray
     producers: tuple[Node, ...]
+    weights: tuple[str, ...]
     members: tuple[Member, ...]
     reason: str
     params: int
@@ -132,6 +133,7 @@ def find_groups(coupling: Coupling) -> Groups:
     for position, dim_ids in enumerate(order.values()):
         inside = np.concatenate([component[d] for d in dim_ids])
         group_of[inside[inside > 0]] = position
+    made_by = {s.ids.tobytes(): s.tensor.name for s in coupling.coupler.slices if s.rows == 1}
     members = _members(coupling, group_of, len(order))
     shares = _shares(coupling, group_of, len(order))
     items = []
@@ -146,6 +148,9 @@ def find_groups(coupling: Coupling) -> Groups:
                 channels=ordered[~coupling.frozen[ordered]],
                 frozen=frozen,
                 producers=tuple(dict.fromkeys(nodes[d] for d in dim_ids)),
+                weights=tuple(
+                    made_by[key] for d in dim_ids if (key := dims[d].tobytes()) in made_by
+                ),
                 members=tuple(members[i]),
                 reason=_reason(coupling, frozen),
                 params=shares[0][i],

@@ -13,7 +13,7 @@ that operator's result fed in (a seam), and every piece between the seams is com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,18 @@ _JUMPS = frozenset(
 _UNIT_RANGE = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
 _STEEP = _UNIT_RANGE | {"LogSoftmax", "Exp"}
 _MOVES = frozenset(
-    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Slice", "Split", "Gather"}
+    {
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Cast",
+        "Slice",
+        "Split",
+        "Gather",
+    }
 )
 
 
@@ -57,20 +68,22 @@ class Probes:
         varying = _depends(graph, graph.inputs)
         jumps = [n for n in graph.nodes if _jumps(n, varying)]
         behind_jumps = _depends(graph, (out for n in jumps for out in n.outputs))
-        first = [v for n in jumps for v in float_inputs(n) if v.name in varying and v.name not in behind_jumps]
+        first = [
+            v for n in jumps for v in float_inputs(n) if v.name in varying and v.name not in behind_jumps
+        ]
         ends = [*graph.outputs, *first]
         parts = [p for v in ends for p in _parts(v)]
-        steep = [n for n in graph.nodes if any(n is s for v in ends for s in _saturating(v))]
+        steep = list(dict.fromkeys(n for v in ends for n in _saturating(v)))
         logits = [v for n in steep for v in float_inputs(n)]
         known = top_level_values(pruned.graph)
-        inner = dict.fromkeys(v.name for v in (*first, *parts, *logits) if v.name in varying and v.name in known)
+        inner = dict.fromkeys(
+            v.name for v in (*first, *parts, *logits) if v.name in varying and v.name in known
+        )
         outputs = tuple(v.name for v in graph.outputs)
         bounded = frozenset(v.name for v in (*ends, *parts) if _in_unit_range(v, known))
         seams = tuple(dict.fromkeys((*jumps, *steep)))
         behind = _depends(graph, (out for n in seams for out in n.outputs))
-        return cls(
-            outputs, tuple(n for n in inner if n not in outputs), bounded, seams, frozenset(behind)
-        )
+        return cls(outputs, tuple(n for n in inner if n not in outputs), bounded, seams, frozenset(behind))
 
     def common_seams(self, original: Graph, pruned: Graph) -> list[Node]:
         """Those that are the same in both models and read values of the same shape."""
@@ -81,7 +94,11 @@ class Probes:
                 n in pruned.values and pruned.values[n].shape == original.values[n].shape for n in names
             )
             twin = pruned.values[node.outputs[0].name].producer if same else None
-            if twin is not None and (twin.op, twin.attrs) == (node.op, node.attrs) and _same_limits(node, twin):
+            if (
+                twin is not None
+                and (twin.op, twin.attrs) == (node.op, node.attrs)
+                and _same_limits(node, twin)
+            ):
                 found.append(node)
         return found
 
@@ -153,7 +170,7 @@ def _saturating(value: Value) -> Iterator[Node]:
             yield found.producer
 
 
-def _in_unit_range(value: Value, known: Iterable[str]) -> bool:
+def _in_unit_range(value: Value, known: Container[str]) -> bool:
     """Made of sigmoids and softmaxes only, whose inputs are compared as well."""
     for found in _walk(value):
         node = found.producer

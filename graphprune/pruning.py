@@ -145,8 +145,8 @@ def _selected(group: Group, options: PruneOptions) -> bool:
 
 
 def _matches(group: Group, pattern: str) -> bool:
-    """A glob matches a group by the name of a producer node or of a tensor that it touches."""
-    names = [n.name for n in group.producers] + [m.tensor for m in group.members]
+    """A glob matches a group by the name of a producer node or of the weight that makes its channels."""
+    names = [n.name for n in group.producers] + list(group.weights)
     return any(fnmatchcase(n, pattern) for n in names)
 
 

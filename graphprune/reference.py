@@ -107,7 +107,7 @@ class _Builder:
     # -- stored tensors ---------------------------------------------------------------------------
 
     def _private_copies(self) -> None:
-        """Tensors that only the pruned file has: some nodes read their own copy, cut otherwise, of a shared one."""
+        """Some nodes of the pruned file read a copy of their own, cut otherwise, of a shared tensor."""
         for name, source in self.plan.renamed.items():
             if name in self.values or source not in self.values or name not in self.pruned_values:
                 continue
@@ -204,7 +204,7 @@ class _Builder:
             self._replace(name, old, _merged(merge, old, tensor))
 
     def _is_weight(self, name: str, dtype: ir.DataType) -> bool:
-        """Sizes, axes and indices are integers as well: those belong to the pruned shapes, not to the masks."""
+        """Other integers are sizes, axes and indices: they belong to the pruned shapes."""
         if dtype == ir.DataType.INT32:  # the bias of a quantised layer
             users = [n.op_type for n in self.values[name].consumers()]
             return bool(users) and set(users) <= {"DequantizeLinear", "QLinearConv", "QGemm"}

@@ -39,10 +39,10 @@ def recurrent(
         return tuple(Labels.untracked(s) for s in shapes)
     c.contracted.append(hidden)
     c.channels(hidden, n)
-    _gate_rows(c, lab.vector(w, 1), gates, hidden)
-    _gate_rows(c, lab.vector(r, 1), gates, hidden)
+    _gate_rows(c, n, lab.vector(w, 1), gates, hidden)
+    _gate_rows(c, n, lab.vector(r, 1), gates, hidden)
     if b is not None:
-        _gate_rows(c, lab.vector(b, 1), 2 * gates, hidden)
+        _gate_rows(c, n, lab.vector(b, 1), 2 * gates, hidden)
     for index, each in enumerate(state):
         _state(c, n, index + 5, each, hidden)
     _work(c, n, x, gates, inputs, w.shape[2], hidden)
@@ -50,8 +50,10 @@ def recurrent(
     return tuple(Labels.vector(s, len(s) - 1, hidden) if s else Labels.untracked(()) for s in shapes)
 
 
-def _gate_rows(c: Coupler, rows: np.ndarray | None, gates: int, hidden: np.ndarray) -> None:
-    if rows is not None:
+def _gate_rows(c: Coupler, n: Node, rows: np.ndarray | None, gates: int, hidden: np.ndarray) -> None:
+    if rows is None:  # e.g. stored flat, and tied along its other axis
+        c.freeze(hidden, Reason.FIXED_OPERAND, n)
+    else:
         c.tie(rows.reshape(gates, -1), hidden)
 
 
@@ -60,7 +62,7 @@ def _state(c: Coupler, n: Node, index: int, x: Labels | None, hidden: np.ndarray
     if x is None:
         return
     if n.op == "LSTM" and index == 7:
-        _gate_rows(c, lab.vector(x, 1), 3, hidden)
+        _gate_rows(c, n, lab.vector(x, 1), 3, hidden)
     else:
         c.tie_vectors(hidden, lab.vector(x, x.rank - 1), n, Reason.STATE)
 
