@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 
-def command_line() -> Callable[[], int]:
+def command_line() -> Callable[..., int]:
     """The program: the installed ``graphprune_cli``, or the folder ``cli`` of a checkout nobody installed."""
     if importlib.util.find_spec("graphprune_cli") is None:
         _load_package("graphprune_cli", Path(__file__).resolve().parents[1] / "cli")
-    main: Callable[[], int] = importlib.import_module("graphprune_cli.app").main
+    main: Callable[..., int] = importlib.import_module("graphprune_cli.app").main
     return main
 
 

@@ -17,7 +17,7 @@ from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Node
 from graphprune.groups import Group, Groups, find_groups
 
-ATTENTION = ("heads", "width")
+ATTENTION = ("heads", "width", "both")
 
 
 @dataclass(eq=False)
@@ -39,12 +39,12 @@ class Analysis:
     @cached_property
     def prunable_channels(self) -> int:
         """Producer filters that may go."""
-        return sum(int(self.groups.producers[g.channels].sum()) for g in self.groups)
+        return int(self.groups.producers[self.coupling.removable].sum())
 
     @cached_property
     def prunable_params(self) -> int:
         """Parameters in slices of prunable channels: what removing all of them would delete."""
-        return self.cost.total_params - self.cost.params(self.coupling.frozen)
+        return self.cost.total_params - self.cost.params(~self.coupling.removable)
 
     @cached_property
     def frozen_reasons(self) -> dict[Node, str]:
@@ -141,8 +141,8 @@ def analyze_model(
 ) -> Analysis:
     """Trace and couple ``model``.
 
-    ``input_shapes``: sizes for dynamic inputs (others are guessed). ``attention``: remove whole heads or
-    width inside every head. ``allow_inexact``: prune through normalisations over channels.
+    ``input_shapes``: sizes for dynamic inputs (others are guessed). ``attention``: remove whole heads,
+    width inside every head, or both. ``allow_inexact``: prune through normalisations over channels.
     """
     if attention not in ATTENTION:
         raise OptionError(f"unknown --attention {attention!r}: use one of {', '.join(ATTENTION)}")

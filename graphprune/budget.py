@@ -75,19 +75,20 @@ def decide(
     chosen = _prefix(steps, alive, measure, budget.requested)
     alive = _without(alive, steps[:chosen])
     alive = _fill(steps[chosen:], alive, measure, budget.requested)
-    return Decision(alive, measure(alive))
+    return Decision(groups.coupling.grids.complete(alive), measure(alive))
 
 
 def _measure(groups: Groups, kind: str, cost: CostModel) -> Callable[[np.ndarray], float]:
     """Share removed under a decision."""
+    complete = groups.coupling.grids.complete
     if kind == "sparsity":
-        free = np.concatenate([g.channels for g in groups if g.prunable] or [np.zeros(0, np.int64)])
+        free = np.flatnonzero(groups.coupling.removable & (groups.producers > 0))
         weights = groups.producers[free]
         total = max(int(weights.sum()), 1)
-        return lambda alive: float(weights[~alive[free]].sum()) / total
+        return lambda alive: float(weights[~complete(alive)[free]].sum()) / total
     if kind == "params":
-        return lambda alive: 1 - cost.params(alive) / max(cost.total_params, 1)
-    return lambda alive: 1 - cost.macs(alive) / max(cost.total_macs, 1)
+        return lambda alive: 1 - cost.params(complete(alive)) / max(cost.total_params, 1)
+    return lambda alive: 1 - cost.macs(complete(alive)) / max(cost.total_macs, 1)
 
 
 def _without(alive: np.ndarray, steps: Sequence[Step]) -> np.ndarray:

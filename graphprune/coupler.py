@@ -56,6 +56,15 @@ class Frozen:
 
 
 @dataclass(frozen=True, eq=False)
+class Product:
+    """A grid: ``ids`` stay where both ``outer`` and ``inner`` do (three arrays of one shape)."""
+
+    ids: np.ndarray
+    outer: np.ndarray
+    inner: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Mixing:
     """A cross-channel operator: ``ids`` are the labels along ``axis`` of its first input."""
 
@@ -88,7 +97,8 @@ class Coupler:
 
     graph: Graph
     keep_axis: str = "heads"
-    """What survives where labels vary over two axes: ``heads`` the outer one, ``width`` the inner."""
+    """Where labels vary over two axes, what goes: ``heads`` (positions of the outer axis), ``width``
+    (of the inner one), or ``both`` (an element goes when either of its positions does)."""
     settled: frozenset[str] = frozenset()
     """Values that must vary along one axis only, found by an earlier run."""
     labels: dict[Value, Labels | None] = field(default_factory=dict)
@@ -99,11 +109,14 @@ class Coupler:
     contracted: list[np.ndarray] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     mixings: list[Mixing] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     works: list[Work] = field(default_factory=list)
     rewrites: list[tuple[Node, Rewrite]] = field(default_factory=list)
     _stored: dict[Value, Labels] = field(default_factory=dict)
+    _grids: dict[bytes, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _joined: dict[bytes, np.ndarray] = field(default_factory=dict)
     _row_slices: dict[tuple[Value, int], Slice] = field(default_factory=dict)
 
     # -- labels ---------------------------------------------------------------------------------
@@ -189,28 +202,61 @@ class Coupler:
     def settle(self, x: Labels, node: Node | None = None, avoid: Sequence[int] = ()) -> Labels:
         """Make every term vary along one axis only, by tying it along the others.
 
-        Kept is the outermost axis (``heads``) or the innermost (``width``) that is not in ``avoid``.
+        Labels stay on the outermost axis (``heads``) or the innermost (``width``) that is not in
+        ``avoid``; with ``both``, each of two axes gets labels of its own.
         """
         terms: list[np.ndarray] = []
         for term in x.terms:
             axes = x.axes_of(term)
-            if len(axes) > 1:
-                free = [a for a in axes if a not in avoid] or list(axes)
-                keep = free[0] if self.keep_axis == "heads" else free[-1]
-                dims = {d for a in axes if a != keep for d in x.dims(a)}
+            free = [a for a in axes if a not in avoid] or list(axes)
+            keep = {"heads": free[:1], "width": free[-1:], "both": free[-2:]}[self.keep_axis]
+            dims = {d for a in axes if a not in keep for d in x.dims(a)}
+            if dims:
                 first = term[tuple(slice(0, 1) if d in dims else slice(None) for d in range(term.ndim))]
                 self.tie(term, first)
                 term = first
-            terms.append(term)
+            terms += self._factored(x, term, keep) if len(keep) == 2 else [term]
         return self._one_per_axis(Labels(x.factors, tuple(terms)), node)
 
+    def _factored(self, x: Labels, term: np.ndarray, axes: Sequence[int]) -> list[np.ndarray]:
+        """Labels for the two axes of a grid; the same grid always gets the same ones."""
+        rows, columns = (
+            tuple(t if d in x.dims(a) else 1 for d, t in enumerate(term.shape)) for a in axes
+        )
+        grid = term.reshape(math.prod(rows), math.prod(columns))
+        turned = abs(int(grid[1, 0]) - int(grid[0, 0])) < abs(int(grid[0, 1]) - int(grid[0, 0]))
+        upright = np.ascontiguousarray(grid.T if turned else grid)
+        key = upright.tobytes()
+        if key not in self._grids:
+            outer, inner = self.fresh(upright.shape[0]), self.fresh(upright.shape[1])
+            self._grids[key] = outer, inner
+            self.products.append(
+                Product(upright, *(np.array(a) for a in np.broadcast_arrays(outer[:, None], inner)))
+            )
+        outer, inner = self._grids[key]
+        first, second = (inner, outer) if turned else (outer, inner)
+        return [first.reshape(rows), second.reshape(columns)]
+
     def _one_per_axis(self, x: Labels, node: Node | None) -> Labels:
-        """Where several terms share an axis (c h w merged to one) the outermost is kept."""
+        """Where several terms share an axis (c h w merged to one) the outermost is kept.
+
+        With ``both``, two of them become one term of a grid.
+        """
         for axis in range(x.rank):
             found = x.on(axis)
             if len(found) > 1:
                 dims = x.dims(axis)
                 order = sorted(found, key=lambda t: next(d for d in dims if t.shape[d] > 1))  # noqa: B023
+                if self.keep_axis == "both" and len(order) == 2:
+                    outer, inner = (np.array(a) for a in np.broadcast_arrays(*order))
+                    key = outer.tobytes() + inner.tobytes()
+                    if key not in self._joined:
+                        ids = self.fresh(outer.size).reshape(outer.shape)
+                        self.products.append(Product(ids, outer, inner))
+                        self._joined[key] = ids
+                    rest = x.without(order)
+                    x = Labels(rest.factors, (*rest.terms, self._joined[key]))
+                    continue
                 for term in order[1:]:
                     self.freeze(term, Reason.REARRANGED, node)
                 x = x.without(order[1:])

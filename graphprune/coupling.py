@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -14,6 +15,7 @@ from graphprune.coupler import Coupler, Frozen
 from graphprune.edits import Edit, Kept, ReplaceBySelection
 from graphprune.folding import evaluate
 from graphprune.graph import Graph, Node, Value
+from graphprune.grids import Grids, further_ties, parents_of
 from graphprune.labels import Labels, TooManyLabels
 from graphprune.reasons import Reason
 from graphprune.rules import find_rule
@@ -37,9 +39,18 @@ class Coupling:
     why: dict[int, Frozen]
     born: np.ndarray
     """bool ``[components]``: holds an output channel of some operator."""
+    grids: Grids
 
     def __post_init__(self) -> None:
         self.labels: dict[Value, Labels | None] = self.coupler.labels
+
+    @cached_property
+    def removable(self) -> np.ndarray:
+        """bool ``[components]``: can go, by itself or with a head or width it depends on."""
+        derived = self.grids.derived
+        free = ~self.frozen
+        free[derived] = ~self.frozen[self.grids.parents[derived]].all(axis=1)
+        return free
 
     def of(self, ids: np.ndarray) -> np.ndarray:
         """Coupled channels of an array of labels."""
@@ -54,8 +65,8 @@ class Coupling:
 def couple(graph: Graph, *, keep_axis: str = "heads", allow_inexact: bool = False) -> Coupling:
     """Find the coupled channels of ``graph``.
 
-    ``keep_axis`` decides what goes where labels vary over two axes (attention): whole ``heads`` or
-    ``width`` positions of every head. ``allow_inexact`` lifts the freeze of groups that cross a
+    ``keep_axis`` decides what goes where labels vary over two axes (attention): whole ``heads``,
+    ``width`` positions of every head, or ``both``. ``allow_inexact`` lifts the freeze of groups that cross a
     normalisation over channels.
     """
     settled: frozenset[str] = frozenset()
@@ -178,31 +189,52 @@ def _checked(c: Coupler, node: Node, x: Labels, out: Value) -> Labels | None:
 
 
 def _resolve(graph: Graph, c: Coupler, allow_inexact: bool) -> Coupling:
-    if c.pairs:
-        left = np.concatenate([p[0] for p in c.pairs])
-        right = np.concatenate([p[1] for p in c.pairs])
-    else:
-        left = right = np.zeros(0, np.int64)
-    links = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(c.count, c.count))
-    count, component = connected_components(links, directed=False)
-    if component[0] != 0:  # scipy numbers components by first member, but does not promise to
-        component = np.where(
-            component == component[0], 0, np.where(component == 0, component[0], component)
-        )
+    left = [p[0] for p in c.pairs]
+    right = [p[1] for p in c.pairs]
+    while True:
+        count, component = _components(c.count, left, right)
+        more_left, more_right = further_ties(c.products, component)
+        if not more_left.size:
+            break
+        left.append(more_left)
+        right.append(more_right)
+    grids = Grids(parents_of(c.products, component, count))
     born = np.zeros(count, bool)
     for ids, _ in c.born:
         born[component[ids]] = True
+    born[grids.parents[grids.derived & born].reshape(-1)] = True
     frozen = ~born
     frozen[0] = True
     why: dict[int, Frozen] = {}
     for event in c.frozen:
         if event.exact_only and allow_inexact:
             continue
-        hit = np.unique(component[event.ids])
+        hit = grids.deciders(np.unique(component[event.ids]))
         frozen[hit] = True
         for channel in hit.tolist():
             why.setdefault(channel, event)
-    return Coupling(graph, c, component, int(count), frozen, why, born)
+    for b in c.balances:  # equal counts over the elements of a grid: neither of its axes may lose any
+        balanced = component[b.ids.reshape(-1)]
+        frozen[grids.parents[balanced[grids.derived[balanced]]].reshape(-1)] = True
+    stuck = np.flatnonzero(grids.derived & (component[0] == np.arange(count)))
+    frozen[grids.parents[stuck].reshape(-1)] = True
+    frozen[grids.derived] = True  # never decided by themselves
+    return Coupling(graph, c, component, count, frozen, why, born, grids)
+
+
+def _components(
+    size: int, left: Sequence[np.ndarray], right: Sequence[np.ndarray]
+) -> tuple[int, np.ndarray]:
+    """Connected components of the ties; label 0 is in component 0."""
+    rows = np.concatenate([np.zeros(0, np.int64), *left])
+    columns = np.concatenate([np.zeros(0, np.int64), *right])
+    links = coo_array((np.ones(rows.size, np.int8), (rows, columns)), shape=(size, size))
+    count, component = connected_components(links, directed=False)
+    if component[0] != 0:  # scipy numbers components by first member, but does not promise to
+        component = np.where(
+            component == component[0], 0, np.where(component == 0, component[0], component)
+        )
+    return int(count), component
 
 
 # -- pure movement chains ---------------------------------------------------------------------------
@@ -215,15 +247,19 @@ def _axes_varied(coupling: Coupling, x: Labels) -> int:
         axes = x.axes_of(term)
         if len(axes) < 2:
             continue
-        found = coupling.of(term)
-        found = np.where(coupling.frozen[found], 0, found)
-        varied = 0
-        for axis in axes:
-            first = found
-            for d in x.dims(axis):
-                first = first.take([0], axis=d)
-            varied += bool(np.any(found != first))
-        most = max(most, varied)
+        channels = coupling.of(term)
+        parents = coupling.grids.parents[channels]
+        derived = parents[..., 0] >= 0
+        for side in (0, 1):
+            found = np.where(derived, parents[..., side], channels)
+            found = np.where(coupling.frozen[found], 0, found)
+            varied = 0
+            for axis in axes:
+                first = found
+                for d in x.dims(axis):
+                    first = first.take([0], axis=d)
+                varied += bool(np.any(found != first))
+            most = max(most, varied)
     return most
 
 

@@ -73,6 +73,15 @@ class Groups:
     producers: np.ndarray
     """int ``[components]``: producer filters that a coupled channel counts as."""
 
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """int ``[components]``: ``producers``, with those of a grid counted at its heads and its widths."""
+        weights = self.producers.copy()
+        derived = self.coupling.grids.derived
+        for side in (0, 1):
+            np.add.at(weights, self.coupling.grids.parents[derived, side], self.producers[derived])
+        return weights
+
     def __iter__(self) -> Iterator[Group]:
         return iter(self.items)
 
@@ -119,14 +128,10 @@ def counts_as_parameters(value: Value) -> bool:
 
 def find_groups(coupling: Coupling) -> Groups:
     """Collect coupled channels into groups; one per dimension, in the order of the graph."""
-    dims, nodes = _dimensions(coupling)
-    component = [np.unique(coupling.of(ids)) for ids in dims]
+    dims = _dimensions(coupling)
+    component = [np.unique(d.channels) for d in dims]
     group_of_dim = _join(component, coupling.count)
     group_of = np.full(coupling.count, -1)
-    producers = np.zeros(coupling.count, np.int64)
-    if dims:
-        every = np.unique(np.concatenate([d.reshape(-1) for d in dims]))
-        np.add.at(producers, coupling.of(every), 1)
     order: dict[int, list[int]] = {}
     for dim, g in enumerate(group_of_dim.tolist()):
         order.setdefault(g, []).append(dim)
@@ -138,7 +143,7 @@ def find_groups(coupling: Coupling) -> Groups:
     shares = _shares(coupling, group_of, len(order))
     items = []
     for i, dim_ids in enumerate(order.values()):
-        found = np.concatenate([coupling.of(dims[d]).reshape(-1) for d in dim_ids])
+        found = np.concatenate([dims[d].channels for d in dim_ids])
         unique, first = np.unique(found, return_index=True)
         ordered = unique[np.argsort(first)]
         frozen = ordered[coupling.frozen[ordered]]
@@ -147,25 +152,51 @@ def find_groups(coupling: Coupling) -> Groups:
                 id=i,
                 channels=ordered[~coupling.frozen[ordered]],
                 frozen=frozen,
-                producers=tuple(dict.fromkeys(nodes[d] for d in dim_ids)),
-                weights=tuple(
-                    made_by[key] for d in dim_ids if (key := dims[d].tobytes()) in made_by
-                ),
+                producers=tuple(dict.fromkeys(dims[d].node for d in dim_ids)),
+                weights=tuple(made_by[dims[d].key] for d in dim_ids if dims[d].key in made_by),
                 members=tuple(members[i]),
                 reason=_reason(coupling, frozen),
                 params=shares[0][i],
                 macs=shares[1][i],
             )
         )
-    return Groups(coupling, items, group_of, producers)
+    return Groups(coupling, items, group_of, _producers(coupling))
 
 
-def _dimensions(coupling: Coupling) -> tuple[list[np.ndarray], list[Node]]:
-    """Distinct label vectors that operators declared channels, with the first such operator."""
-    found: dict[bytes, tuple[np.ndarray, Node]] = {}
+@dataclass(frozen=True, eq=False)
+class _Dimension:
+    """Channels that one operator makes; ``key`` identifies the label vector they come from."""
+
+    channels: np.ndarray
+    node: Node
+    key: bytes
+
+
+def _dimensions(coupling: Coupling) -> list[_Dimension]:
+    """Distinct label vectors that operators declared channels, with the first such operator.
+
+    A grid of heads and widths is two dimensions.
+    """
+    grids = coupling.grids
+    found: dict[bytes, list[_Dimension]] = {}
     for ids, node in coupling.coupler.born:
-        found.setdefault(ids.tobytes(), (ids, node))
-    return [d for d, _ in found.values()], [n for _, n in found.values()]
+        key = ids.tobytes()
+        if key in found:
+            continue
+        channels = coupling.of(ids).reshape(-1)
+        derived = grids.derived[channels]
+        parts = [channels[~derived], *(grids.parents[channels[derived], side] for side in (0, 1))]
+        found[key] = [_Dimension(part, node, key) for part in parts if part.size]
+    return [d for parts in found.values() for d in parts]
+
+
+def _producers(coupling: Coupling) -> np.ndarray:
+    """Producer filters of every component."""
+    producers = np.zeros(coupling.count, np.int64)
+    if coupling.coupler.born:
+        every = np.unique(np.concatenate([ids.reshape(-1) for ids, _ in coupling.coupler.born]))
+        np.add.at(producers, coupling.of(every), 1)
+    return producers
 
 
 def _join(component: Sequence[np.ndarray], count: int) -> np.ndarray:
@@ -185,8 +216,17 @@ def _join(component: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 
 def _per_group(coupling: Coupling, s: Slice, group_of: np.ndarray, n: int) -> np.ndarray:
-    groups = group_of[coupling.of(s.ids)]
-    counts: np.ndarray = np.bincount(groups[groups >= 0].reshape(-1), minlength=n)
+    return _count(coupling, s.ids, group_of, n)
+
+
+def _count(coupling: Coupling, ids: np.ndarray, group_of: np.ndarray, n: int) -> np.ndarray:
+    """Positions of ``ids`` in each group; an element of a grid is in both of its groups."""
+    channels = coupling.of(ids).reshape(-1)
+    derived = coupling.grids.derived[channels]
+    if derived.any():
+        channels = np.concatenate([channels[~derived], coupling.grids.parents[channels[derived]].reshape(-1)])
+    groups = group_of[channels]
+    counts: np.ndarray = np.bincount(groups[groups >= 0], minlength=n)
     return counts
 
 
@@ -208,8 +248,7 @@ def _shares(coupling: Coupling, group_of: np.ndarray, n: int) -> tuple[list[int]
     for work in coupling.coupler.works:
         total = work.coefficient * float(np.prod([v.size for v in work.vectors], dtype=np.float64))
         for vector in work.vectors:
-            groups = group_of[coupling.of(vector)]
-            macs += np.bincount(groups[groups >= 0], minlength=n) * (total / vector.size)
+            macs += _count(coupling, vector, group_of, n) * (total / vector.size)
     return [round(p) for p in params], [round(m) for m in macs]
 
 

@@ -26,6 +26,8 @@ Results = dict[str, np.ndarray]
 IN_MEMORY_BYTES = 256_000_000
 """Models with more weights than this are mapped from a temporary folder."""
 
+EXTERNAL_FROM_BYTES = 256
+
 THREADS = 2
 
 # Initializers need not be graph inputs from version 4 on; 13 is the newest that onnxruntime reads.
@@ -80,14 +82,20 @@ class Session:
 
     def _source(self) -> bytes | str:
         assert self._model is not None
-        tensors = list(_initializer_tensors(self._model))
-        external = any(isinstance(t, ir.ExternalTensor) for t in tensors)
-        if not external and sum(t.nbytes for t in tensors) <= IN_MEMORY_BYTES:
+        stored = [v for g in _graphs(self._model.graph) for v in g.initializers.values()]
+        sizes = [0 if v.const_value is None else v.const_value.nbytes for v in stored]
+        in_memory = sum(sizes) <= IN_MEMORY_BYTES
+        for value, size in zip(stored, sizes, strict=True):
+            tensor = value.const_value
+            # ir.save would load the small ones too, but closes the file that the analysis still looks into
+            if isinstance(tensor, ir.ExternalTensor) and (in_memory or size <= EXTERNAL_FROM_BYTES):
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+        if in_memory:
             data: bytes = ir.to_proto(self._model).SerializeToString()
             return data
         self._folder = tempfile.TemporaryDirectory(prefix="graphprune-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / "model.onnx"
-        ir.save(self._model, path, external_data="model.data")
+        ir.save(self._model, path, external_data="model.data", size_threshold_bytes=EXTERNAL_FROM_BYTES)
         return str(path)
 
     def _close(self) -> None:
@@ -156,11 +164,6 @@ def top_level_values(graph: ir.Graph) -> dict[str, ir.Value]:
 def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     yield graph
     yield from graph.subgraphs()
-
-
-def _initializer_tensors(model: ir.Model) -> Iterator[Any]:
-    for graph in _graphs(model.graph):
-        yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
 
 
 def _widen_bfloat16(graph: ir.Graph) -> None:

@@ -57,6 +57,7 @@ def build_pools(
     ``scores`` and ``movable`` (bool) are per component; low scores go first. Every tracked axis of every
     tensor keeps at least ``min_channels`` positions (all of them where it has fewer).
     """
+    scores = groups.coupling.grids.spread(scores)
     movable = movable & ~_protected(groups, scores, movable, min_channels)
     rows = [groups.coupling.of(b.ids) for b in groups.coupling.coupler.balances]
     pools = []
@@ -65,7 +66,7 @@ def build_pools(
         channels = every[movable[every]]
         inside = [r for r in rows if np.isin(r, every).any()]
         sets = bundles(channels, scores[channels], inside) if channels.size else []
-        total = int(groups.producers[every].sum())
+        total = int(groups.weights[every].sum())
         pools.append(
             Pool(tuple(members), tuple(_steps(number, groups, members, sets, scores, total, multiple_of)), total)
         )
@@ -118,7 +119,7 @@ def _steps(
     start, key, gone = 0, -np.inf, 0
     for end in (np.flatnonzero(aligned) + 1).tolist():
         channels = np.concatenate(sets[start:end])
-        producers = int(groups.producers[channels].sum())
+        producers = int(groups.weights[channels].sum())
         gone += producers
         key = max(key, float(scores[channels].mean()))
         steps.append(Step(number, channels, producers, key, gone / total))
@@ -146,8 +147,14 @@ def _axes(groups: Groups) -> list[np.ndarray]:
     found: dict[bytes, np.ndarray] = {}
 
     def add(channels: np.ndarray) -> None:
-        if not coupling.frozen[channels].any():
-            found.setdefault(channels.tobytes(), channels)
+        derived = coupling.grids.derived[channels]
+        if derived.all():  # a grid is empty when it has no row or no column
+            sides = [np.unique(coupling.grids.parents[channels, side]) for side in (0, 1)]
+        else:
+            sides = [channels[~derived]]
+        for side in sides:
+            if not coupling.frozen[side].any():
+                found.setdefault(side.tobytes(), side)
 
     # A position of an axis stays while anything in it does, so an axis is empty only when its term is.
     terms = {id(t): t for x in coupling.labels.values() if x is not None for t in x.terms}

@@ -48,14 +48,14 @@ def _relative(groups: Groups, norm: Reduce) -> np.ndarray:
     total, slices = np.zeros(coupling.count), np.zeros(coupling.count)
     by_tensor: dict[Value, list[Slice]] = {}
     for s in coupling.coupler.slices:
-        if not coupling.frozen[coupling.of(s.ids)].all():
+        if coupling.removable[coupling.of(s.ids)].any():
             by_tensor.setdefault(s.tensor, []).append(s)
     ranked = sorted(by_tensor.items(), key=lambda item: item[0].rank < 2)
     for tensor, found in ranked:
         w: np.ndarray | None = None
         for s in found:
             channels = coupling.of(s.ids)
-            if tensor.rank < 2 and slices[channels[~coupling.frozen[channels]]].all():
+            if tensor.rank < 2 and slices[channels[coupling.removable[channels]]].all():
                 continue  # biases and the like count only where a channel has no weight of its own
             if w is None:
                 w = np.asarray(tensor.array()).astype(np.float32)
