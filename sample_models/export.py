@@ -27,7 +27,7 @@ CLEAN_UP = ir.passes.Sequential(
     ),
     passes.RemoveUnusedNodesPass(),
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-    passes.DeduplicateInitializersPass(),
+    passes.DeduplicateInitializersPass(size_limit=8),  # shape constants, not weights that happen to be equal
     passes.CommonSubexpressionEliminationPass(),
     passes.IdentityEliminationPass(),
     passes.RemoveUnusedNodesPass(),
@@ -47,7 +47,7 @@ def export_module(model: nn.Module, path: Path, example: Tensor, outputs: tuple[
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 trips over its own deprecated LeafSpec
         program = torch.onnx.export(
             model.eval(),
-            (example,),
+            (example.contiguous(),),  # with channels_last strides, Flatten would become index arithmetic
             input_names=["input"],
             output_names=list(outputs),
             opset_version=OPSET,

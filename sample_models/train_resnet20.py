@@ -62,7 +62,7 @@ def augment(padded: Tensor, generator: torch.Generator) -> Tensor:
     return crops.permute(0, 3, 1, 2)
 
 
-def learning_rate(step: int, total: int, peak: float, warmup: float = 0.25) -> float:
+def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     """One cycle: linear rise over the first `warmup` share of the steps, then a half cosine to zero."""
     rise = warmup * total
     if step < rise:
@@ -98,6 +98,8 @@ def train(args: argparse.Namespace, x: Tensor, y: Tensor, x_test: Tensor, y_test
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"]
+    elif args.init is not None:
+        model.load_state_dict(torch.load(args.init)["model"])
     padded = nn.functional.pad(x, (PAD,) * 4, mode="reflect").bfloat16()
     padded = padded.contiguous(memory_format=torch.channels_last)
     steps = len(y) // args.batch
@@ -109,7 +111,7 @@ def train(args: argparse.Namespace, x: Tensor, y: Tensor, x_test: Tensor, y_test
         for step in range(steps):
             batch = order[step * args.batch : (step + 1) * args.batch]
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(epoch * steps + step, args.epochs * steps, args.lr)
+                group["lr"] = learning_rate(epoch * steps + step, args.epochs * steps, args.lr, args.warmup)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = model(augment(padded[batch], generator))
             loss = loss_function(logits.float(), y[batch])
@@ -148,10 +150,12 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with datasets.py")
     parser.add_argument("--checkpoint", type=Path, default=Path("resnet20_cifar10.pt"))
+    parser.add_argument("--init", type=Path, help="checkpoint whose weights begin a new cycle")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the ONNX file and the test slice")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.3, help="peak learning rate")
+    parser.add_argument("--warmup", type=float, default=0.25, help="share of the steps in which it rises")
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--label-smoothing", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)

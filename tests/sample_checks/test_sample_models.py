@@ -16,11 +16,13 @@ import onnx  # noqa: E402
 import onnxruntime as ort  # noqa: E402
 
 import sample_models  # noqa: E402
+from sample_models.export import export_module  # noqa: E402
 from sample_models.layers import noise_images  # noqa: E402
 from sample_models.zoo import SAMPLES, build, export  # noqa: E402
 
 FOLDER = Path(sample_models.__file__).parent
 ROOT = FOLDER.parent
+RESNET_OPERATORS = {"Conv", "BatchNormalization", "Relu", "Add", "ReduceMean", "Reshape", "Gemm"}
 WITHOUT_BATCH_NORM = {"vgg16", "vit", "swin"}
 Arrays = list[npt.NDArray[np.float32]]
 
@@ -104,6 +106,18 @@ def test_full_size_has_the_published_parameter_count(name: str, millions: float)
     assert count == pytest.approx(millions, rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_export_keeps_equal_weights_apart_and_ignores_memory_format(tmp_path: Path) -> None:
+    module = build("resnet20")
+    for norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.zeros_(norm.bias)
+    images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    model = onnx.load(export_module(module, tmp_path / "resnet20.onnx", images, ("logits",)))
+    biases = [node.input[2] for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert len(set(biases)) == len(biases) == 21
+    assert {node.op_type for node in model.graph.node} == RESNET_OPERATORS
+
+
 def test_pooled_bisenet_computes_the_same_function() -> None:
     mean, pooled = build("bisenet_v2"), build("bisenet_v2_pooled")
     pooled.load_state_dict(mean.state_dict())
@@ -132,6 +146,7 @@ def test_trained_resnet20_recognises_the_shipped_images() -> None:
     model = onnx.load(FOLDER / "resnet20_cifar10.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert sum(node.op_type == "BatchNormalization" for node in model.graph.node) == 21
+    assert {node.op_type for node in model.graph.node} == RESNET_OPERATORS
 
 
 def test_shipped_files_are_small() -> None:
