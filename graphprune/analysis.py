@@ -85,7 +85,7 @@ class Analysis:
                     "groups": sorted({int(g) for g in self._groups_of(b.ids) if g >= 0}),
                     "nodes": [b.node.name],
                 }
-                for b in self.coupling.coupler.balances
+                for b in (*self.coupling.coupler.balances, *self.coupling.coupler.position_ties)
             ],
             "nodes": [
                 {

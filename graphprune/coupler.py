@@ -109,6 +109,7 @@ class Coupler:
     contracted: list[np.ndarray] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
+    position_ties: list[Balance] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     mixings: list[Mixing] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
@@ -352,6 +353,11 @@ class Coupler:
         """Every row of ``ids`` ``[rows, n]`` must lose equally many positions."""
         if ids is not None and ids.shape[0] > 1:
             self.balances.append(Balance(kind, node, ids))
+
+    def tie_positions(self, node: Node, ids: np.ndarray) -> None:
+        """Every row of ``ids`` ``[rows, n]`` loses the same positions: a last resort, which the report names."""
+        self.tie(ids, ids[:1])
+        self.position_ties.append(Balance("position_tie", node, ids))
 
     def row_slice(self, tensor: Value, axis: int, ids: np.ndarray, node: Node) -> bool:
         """Axis ``axis`` of ``tensor`` loses other indices in each block of axis 0; ids ``[rows, n]``.

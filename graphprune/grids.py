@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,7 +17,7 @@ class Grids:
 
     parents: np.ndarray
 
-    @property
+    @cached_property
     def derived(self) -> np.ndarray:
         """bool ``[components]``: channels that are not decided by themselves."""
         found: np.ndarray = self.parents[:, 0] >= 0

@@ -135,8 +135,8 @@ def runnable(
             # without it the numbers depend on the node's position in the file
             name = node.outputs[0].name or ""
             node.attributes["seed"] = ir.AttrFloat32("seed", float(zlib.crc32(name.encode()) % 10_000))
-    inputs = [v for v in graph.inputs if v.name not in graph.initializers]
-    graph.inputs[:] = inputs
+    # an initializer that could be overridden is not constant to onnxruntime's kernels
+    graph.inputs[:] = [v for v in graph.inputs if v.name not in graph.initializers]
 
     values = top_level_values(graph)
     outputs = {v.name: v for v in graph.outputs if v.type is None or isinstance(v.type, ir.TensorType)}

@@ -23,7 +23,8 @@ from graphprune.frontends.loading import load_model
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Node
 from graphprune.measures import differences, is_vacuous, worst, worst_by_name
-from graphprune.plan import Plan, plan_path
+from graphprune.plan import Plan
+from graphprune.plan import plan_path as beside
 from graphprune.probes import Probes, float_inputs
 from graphprune.reference import build_reference
 from graphprune.running import Feed, Results, Session, first_line
@@ -125,7 +126,7 @@ def verify_models(
 def verify_files(
     original_path: str | os.PathLike[str],
     pruned_path: str | os.PathLike[str],
-    plan_path_: str | os.PathLike[str] | None = None,
+    plan_path: str | os.PathLike[str] | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Fidelity:
     """``verify_models`` on files; the plan is the one beside the pruned file unless another is named.
@@ -133,7 +134,7 @@ def verify_files(
     Raises PlanError where the plan is missing or was made from another original.
     """
     pruned = Path(pruned_path)
-    plan = Plan.load(plan_path(pruned) if plan_path_ is None else Path(plan_path_))
+    plan = Plan.load(beside(pruned) if plan_path is None else Path(plan_path))
     original_model, _ = load_model(original_path)
     if plan.source_sha256 != source_sha256(original_path):
         raise PlanError(

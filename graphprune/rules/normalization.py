@@ -75,7 +75,7 @@ def group_norm(c: Coupler, n: Node, x: Labels, scale: Labels, bias: Labels) -> L
     if ids is None:
         return c.freeze_axes(x, [1], Reason.FIXED_OPERAND, n)
     rows = ids.reshape(groups, -1)
-    c.tie(rows, rows[:, :1])
+    c.tie_positions(n, rows.T)
     c.on_prune(n, lambda kept: [SetAttr("num_groups", kept.count(rows[:, 0]))])
     return x
 
