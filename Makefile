@@ -1,0 +1,34 @@
+# make demo, make test and make check work in a fresh clone: each sets up .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.graphprune-ready
+
+.PHONY: help setup demo test check bench clean
+
+help:
+	@echo "make setup | demo | test | check | bench | clean"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m sample_models.demo
+
+test: setup
+	$(BIN)/python -m pytest -q -n 2
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m pytest -q -s tests/benchmarks
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

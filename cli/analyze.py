@@ -1,0 +1,167 @@
+"""``graphprune analyze``: what a model consists of, and what of it can be pruned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import options, output
+from .output import Column, number, percent, plural
+
+
+def analyze(
+    model: options.ModelArgument,
+    json: options.JsonOption = None,
+    input_shape: options.InputShapeOption = None,
+    attention: options.AttentionOption = options.Attention.heads,
+    allow_inexact: options.AllowInexactOption = False,
+    nodes: options.NodesOption = False,
+) -> None:
+    """Show what can be pruned in MODEL, what it costs, and why the rest must stay.
+
+    \b
+    Examples:
+      graphprune analyze model.onnx
+      graphprune analyze model.onnx --nodes
+      graphprune analyze model.onnx --input-shape input:1,3,224,224 --json report.json
+      graphprune analyze model.onnx --json - | jq .prunable_params
+    """
+    shapes = options.input_shapes(input_shape)
+    options.check_json_target(json, model)
+    from graphprune import api
+
+    analysis = api.analyze(model, input_shapes=shapes, attention=attention.value, allow_inexact=allow_inexact)
+    report = analysis.to_dict()
+    if json is not None:
+        output.data(report, json)
+    if json != "-":
+        show(report, nodes=nodes)
+    for sentence in report["notes"]:
+        output.note(sentence)
+
+
+def show(report: dict[str, Any], *, nodes: bool = False) -> None:
+    """The report for people; ``report`` is what ``--json`` prints."""
+    prunable = [g for g in report["groups"] if g["prunable"]]
+    frozen = [g for g in report["groups"] if g["frozen_channels"]]
+    _totals(report, prunable)
+    _groups(prunable)
+    _frozen(frozen)
+    _constraints(report["constraints"])
+    if nodes:
+        _nodes(report["nodes"])
+    if not prunable:
+        output.text("nothing in this model can be pruned by whole channels")
+
+
+def _totals(report: dict[str, Any], prunable: list[dict[str, Any]]) -> None:
+    params, macs = report["params"], report["macs"]
+    coupled = sum(g["channels"] for g in prunable)
+    share = percent(report["prunable_params"], params)
+    output.facts(
+        [
+            ("model", f"{report['model']} (opset {report['opset']})"),
+            (
+                "inputs",
+                ", ".join(f"{n} {'x'.join(map(str, s)) or 'scalar'}" for n, s in report["inputs"].items()),
+            ),
+            (
+                "parameters",
+                f"{number(params)}, of which {number(report['prunable_params'])} ({share}) prunable",
+            ),
+            ("MACs", number(macs)),
+            (
+                "channels",
+                f"{report['prunable_channels']} filters prunable, as {coupled} coupled channels "
+                f"in {plural(len(prunable), 'group')}",
+            ),
+        ]
+    )
+
+
+def _groups(groups: list[dict[str, Any]]) -> None:
+    output.table(
+        "Prunable groups",
+        [
+            Column("id", right=True),
+            Column("name", flexible=True),
+            Column("channels", right=True),
+            Column("params/ch", right=True),
+            Column("MACs/ch", right=True),
+            Column("members (tensor[axis])", flexible=True),
+        ],
+        [
+            (
+                str(g["id"]),
+                g["name"],
+                _channels(g),
+                number(g["params_per_channel"]),
+                number(g["macs_per_channel"]),
+                _members(g["members"]),
+            )
+            for g in groups
+        ],
+    )
+
+
+def _channels(group: dict[str, Any]) -> str:
+    frozen = group["frozen_channels"]
+    return f"{group['channels']} of {group['channels'] + frozen}" if frozen else str(group["channels"])
+
+
+def _members(members: list[dict[str, Any]]) -> str:
+    first = ", ".join(f"{m['tensor']}[{m['axis']}]" for m in members[:2])
+    return f"{len(members)}: {first}" + (", ..." if len(members) > 2 else "")
+
+
+def _frozen(groups: list[dict[str, Any]]) -> None:
+    """Groups with channels that stay, gathered by reason."""
+    by_reason: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        by_reason.setdefault(group["reason"], []).append(group)
+    rows = []
+    for reason, found in by_reason.items():
+        names = ", ".join(g["name"] for g in found[:2]) + (", ..." if len(found) > 2 else "")
+        rows.append((str(len(found)), str(sum(g["frozen_channels"] for g in found)), reason, names))
+    output.table(
+        "Frozen channels, by reason",
+        [
+            Column("groups", right=True),
+            Column("channels", right=True),
+            Column("reason", flexible=True),
+            Column("where", flexible=True),
+        ],
+        sorted(rows, key=lambda row: -int(row[1])),
+    )
+
+
+def _constraints(constraints: list[dict[str, Any]]) -> None:
+    output.table(
+        "Constraints: rows that lose equally many channels",
+        [
+            Column("kind"),
+            Column("rows", right=True),
+            Column("groups", flexible=True),
+            Column("nodes", flexible=True),
+        ],
+        [
+            (c["kind"], str(c["rows"]), ", ".join(map(str, c["groups"])), ", ".join(c["nodes"]))
+            for c in constraints
+        ],
+    )
+
+
+def _nodes(nodes: list[dict[str, Any]]) -> None:
+    output.table(
+        "Nodes",
+        [
+            Column("name", flexible=True),
+            Column("operator"),
+            Column("params", right=True),
+            Column("MACs", right=True),
+            Column("frozen because", flexible=True),
+        ],
+        [
+            (n["name"], n["op"], number(n["params"]), number(n["macs"]), n["frozen_reason"] or "")
+            for n in nodes
+        ],
+    )

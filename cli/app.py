@@ -1,0 +1,97 @@
+"""The program: registers the commands, and turns every error into one sentence and an exit code.
+
+Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from . import output
+from .analyze import analyze
+from .prune import prune
+from .verify import verify
+
+PROGRAM = "graphprune"
+OK, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name=PROGRAM,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (analyze, prune, verify):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from graphprune import __version__
+
+        output.text(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Prune ONNX networks by whole channels, and prove that the result computes what it should.
+
+    \b
+    Examples:
+      graphprune analyze model.onnx
+      graphprune prune model.onnx --sparsity 0.5
+      graphprune verify model.onnx model.pruned.onnx
+
+    Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. Unknown errors, which are bugs, keep their traceback."""
+    try:
+        code = get_command(app).main(
+            args=list(sys.argv[1:] if arguments is None else arguments),
+            prog_name=PROGRAM,
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else OK
+    except (KeyboardInterrupt, typer.Abort):
+        output.error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has gone; keep the interpreter from flushing again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        known = _explain(error)
+        if known is None:
+            raise
+        sentence, exit_code = known
+        output.error(sentence)
+        return exit_code
+
+
+def _explain(error: Exception) -> tuple[str, int] | None:
+    """Sentence and exit code of an error made for the user; None for a bug."""
+    errors = sys.modules.get("graphprune.errors")  # not imported: then none of them was raised
+    if errors is not None and isinstance(error, errors.GraphpruneError):
+        return str(error), error.exit_code
+    format_message = getattr(error, "format_message", None)  # what typer raises for wrong usage
+    if format_message is not None:
+        sentence = " ".join(str(format_message()).split()).rstrip(".")
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else PROGRAM
+        return f"{sentence} (see {where} --help)", UNUSABLE
+    return None

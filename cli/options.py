@@ -1,0 +1,210 @@
+"""Every argument and option, once: the same flag means the same thing in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Attention(StrEnum):
+    """What goes from multi-head attention."""
+
+    heads = "heads"
+    width = "width"
+    both = "both"
+
+
+class Allocation(StrEnum):
+    """How the budget is spread over the groups."""
+
+    everywhere = "global"
+    uniform = "uniform"
+
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
+OriginalArgument = Annotated[
+    Path, typer.Argument(metavar="ORIGINAL", help="The .onnx file before pruning.", show_default=False)
+]
+PrunedArgument = Annotated[
+    Path, typer.Argument(metavar="PRUNED", help="The .onnx file that prune wrote.", show_default=False)
+]
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write JSON to a file; '-' prints nothing else to stdout."),
+]
+InputShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="NAME:1,3,224,224",
+        help="Sizes of an input whose axes are dynamic (else guessed, and said so). Repeatable.",
+    ),
+]
+AttentionOption = Annotated[
+    Attention,
+    typer.Option(
+        "--attention", help="Cut multi-head attention by whole heads, by width in every head, or by both."
+    ),
+]
+AllowInexactOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-inexact",
+        help="Also prune through LayerNorm, GroupNorm, LRN: their statistics then change, and are named.",
+    ),
+]
+NodesOption = Annotated[bool, typer.Option("--nodes", help="List every node with its parameters and MACs.")]
+
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="The file to write; its plan goes beside it.  [default: MODEL.pruned.onnx]",
+        show_default=False,
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist already.")]
+StructureOption = Annotated[
+    str, typer.Option("--structure", metavar="channel", help="What is removed as one: whole channels.")
+]
+SparsityOption = Annotated[
+    float | None,
+    typer.Option("--sparsity", metavar="S", help="Budget: share of the prunable channels to remove."),
+]
+ParamsOption = Annotated[
+    float | None,
+    typer.Option("--params", metavar="P", help="Budget: share of the model's parameters to remove."),
+]
+MacsOption = Annotated[
+    float | None,
+    typer.Option("--macs", metavar="M", help="Budget: share of the model's multiply-adds to remove."),
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method", metavar="NAME", help="How channels are scored: magnitude, bn-scale, random, ..."
+    ),
+]
+AllocationOption = Annotated[
+    Allocation,
+    typer.Option(
+        "--allocation", help="Rank channels over the whole model, or take the same share everywhere."
+    ),
+]
+MultipleOfOption = Annotated[
+    str,
+    typer.Option(
+        "--multiple-of",
+        metavar="auto|N",
+        help="Keep channel counts a multiple of N; auto: 16 in groups of 64 or more, 8 from 32, else free.",
+    ),
+]
+MinChannelsOption = Annotated[
+    int, typer.Option("--min-channels", metavar="N", min=1, help="Leave at least N channels everywhere.")
+]
+RatioOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ratio",
+        metavar="PATTERN=0.3",
+        help="Fix the share to remove for groups with a matching node or weight name. Repeatable.",
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="PATTERN", help="Prune only groups with a matching name. Repeatable."),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help="Leave groups with a matching name whole. Repeatable."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of methods that draw.")]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan", metavar="FILE", help="The plan, where it is not beside PRUNED.", show_default=False
+    ),
+]
+
+
+def input_shapes(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """``name:1,3,224,224`` -> ``{name: (1, 3, 224, 224)}``. Raises OptionError."""
+    from graphprune.errors import OptionError
+
+    found: dict[str, tuple[int, ...]] = {}
+    for entry in given or ():
+        name, colon, sizes = entry.rpartition(":")
+        parts = sizes.split(",")
+        if not (colon and name and all(p.strip().isascii() and p.strip().isdigit() for p in parts)):
+            raise OptionError(f"--input-shape {entry!r} is not understood: write name:1,3,224,224")
+        shape = tuple(int(p) for p in parts)
+        if 0 in shape:
+            raise OptionError(f"--input-shape {entry!r}: sizes start at 1")
+        if name in found:
+            raise OptionError(f"--input-shape names input {name!r} twice: give its sizes once")
+        found[name] = shape
+    return found
+
+
+def ratios(given: Sequence[str] | None) -> dict[str, float]:
+    """``PATTERN=0.3`` -> ``{PATTERN: 0.3}``. Raises OptionError."""
+    from graphprune.errors import OptionError
+
+    found: dict[str, float] = {}
+    for entry in given or ():
+        pattern, _, share = entry.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = -1.0
+        if not pattern or not 0 <= value < 1:
+            raise OptionError(
+                f"--ratio {entry!r} is not understood: write PATTERN=0.3, a share from 0 to below 1"
+            )
+        if pattern in found:
+            raise OptionError(f"--ratio names {pattern!r} twice: give one share")
+        found[pattern] = value
+    return found
+
+
+def multiple_of(given: str) -> int | None:
+    """``auto`` -> None, ``8`` -> 8. Raises OptionError."""
+    from graphprune.errors import OptionError
+
+    if given == "auto":
+        return None
+    if not (given.isascii() and given.isdigit()) or int(given) < 1:
+        raise OptionError(f"--multiple-of {given!r} is not understood: give auto or a number from 1")
+    return int(given)
+
+
+def check_json_target(target: str | None, *others: Path) -> None:
+    """Refuse, before any work, a ``--json`` file that cannot be written or is one of ``others``.
+
+    Raises OptionError.
+    """
+    from graphprune.errors import OptionError
+
+    if target is None or target == "-":
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise OptionError(f"--json {target} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise OptionError(f"--json {target}: {path.parent} is not a folder: create it first")
+    if any(same_file(path, other) for other in others):
+        raise OptionError(f"--json {target} would replace the model: name another file")
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths name one file, existing or not."""
+    return first.resolve() == second.resolve() or (
+        first.exists() and second.exists() and first.samefile(second)
+    )

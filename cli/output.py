@@ -1,0 +1,136 @@
+"""The one place that prints: data goes to stdout, notes and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNSIZED_WIDTH = 110
+"""Columns where the output is no terminal and COLUMNS is not set."""
+
+NARROWEST = 8
+"""A column is not made smaller than this."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column. ``flexible`` ones give way, with an ellipsis, where the terminal is narrow."""
+
+    title: str
+    right: bool = False
+    flexible: bool = False
+
+
+def text(line: str = "") -> None:
+    """One line of the report."""
+    sys.stdout.write(line + "\n")
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Names and what they are, one per line, in two columns."""
+    rows = list(pairs)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        text(f"{name:{width}}  {value}")
+
+
+def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """A table as wide as the terminal allows; nothing where there are no rows."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    content = [tuple(row) for row in rows]
+    if not content:
+        return
+    console = _console(sys.stdout)
+    cells = zip(*[[c.title for c in columns], *content], strict=True)
+    widths = _fit(
+        [max(map(len, column)) for column in cells], columns, console.width - 3 * (len(columns) - 1)
+    )
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column, width in zip(columns, widths, strict=True):
+        drawn.add_column(
+            Text(column.title),
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=width,
+        )
+    for row in content:
+        drawn.add_row(*(Text(cell) for cell in row))
+    text()
+    console.print(Text(title, "bold"))
+    console.print(drawn)
+
+
+def _fit(widths: list[int], columns: Sequence[Column], available: int) -> list[int]:
+    """Take from the widest flexible column until the table fits."""
+    flexible = [i for i, column in enumerate(columns) if column.flexible]
+    while sum(widths) > available and flexible:
+        widest = max(flexible, key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def note(sentence: str) -> None:
+    """Something the user should know; never mixed into the data."""
+    sys.stderr.write(f"note: {_one_line(sentence)}\n")
+
+
+def error(sentence: str) -> None:
+    """Why the command ends without its result."""
+    sys.stderr.write(f"graphprune: {_one_line(sentence)}\n")
+
+
+def data(content: Mapping[str, Any] | str, target: str) -> None:
+    """JSON, to stdout where ``target`` is ``-``, else to that file (replaced whole)."""
+    rendered = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(rendered)
+        return
+    from graphprune.writing import write_text
+
+    write_text(Path(target), rendered, force=True)
+
+
+def number(value: float) -> str:
+    """Three significant digits with K, M or G: ``272474`` -> ``272 K``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if abs(value) >= size * 0.9995:
+            scaled = value / size
+            digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
+            return f"{scaled:.{digits}f} {unit}"
+    return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """``part`` of ``whole``, to a tenth of a percent; ``-`` of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 group``, ``2 groups``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _one_line(sentence: str) -> str:
+    return " ".join(sentence.split())
+
+
+def _console(stream: TextIO) -> Console:
+    import os
+
+    from rich.console import Console
+
+    sized = stream.isatty() or "COLUMNS" in os.environ
+    return Console(file=stream, width=None if sized else UNSIZED_WIDTH, highlight=False)
