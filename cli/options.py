@@ -114,7 +114,7 @@ RatioOption = Annotated[
     typer.Option(
         "--ratio",
         metavar="PATTERN=0.3",
-        help="Fix the share to remove for groups with a matching node or weight name. Repeatable.",
+        help="Fix the share to remove for groups with a matching name. Repeatable.",
     ),
 ]
 OnlyOption = Annotated[

@@ -51,5 +51,6 @@ def proof(fidelity: Fidelity) -> list[tuple[str, str]]:
     exact = "yes"
     if not fidelity.exact:
         exact = f"NO: statistics taken over the kept channels only, in {', '.join(fidelity.nodes)}"
-    distance = f"{fidelity.distance_to_original:.2g} to the unpruned model (the proof says nothing about accuracy)"
+    apart = f"{fidelity.distance_to_original:.2g}"
+    distance = f"{apart} to the unpruned model (the proof says nothing about accuracy)"
     return [("proof", verdict), ("exact", exact), ("distance", distance)]

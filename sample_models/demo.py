@@ -85,9 +85,10 @@ def main() -> None:
     first, last = rows[0], rows[-1]
     console.print(
         "masked vs pruned: the largest relative difference between the original with those channels masked\n"
-        "and the smaller file, on random inputs. It proves the surgery and says nothing about accuracy: from\n"
-        f"weight magnitudes alone, the same share in every group and no training after it, {last.what} takes accuracy\n"
-        f"from {first.accuracy:.1%} to {last.accuracy:.1%}. Train the smaller network again to get it back.",
+        "and the smaller file, on random inputs. It proves the surgery and says nothing about accuracy:\n"
+        "from weight magnitudes alone, with the same share in every group and no training afterwards,\n"
+        f"{last.what} takes accuracy from {first.accuracy:.1%} to {last.accuracy:.1%}. "
+        "Train the smaller network\nagain to get it back.",
         soft_wrap=True,
     )
     console.print(f"{time.perf_counter() - start:.1f} s; the files were temporary")

@@ -27,9 +27,9 @@ def measure_shapes(
     if any(v.shape is None for v in graph.inputs):
         return {}
     proto = ir.to_proto(model)
+    wanted = [n for n in names if n]
     known = {o.name for o in proto.graph.output}
-    extra = [n for n in names if n and n not in known]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in extra)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in known)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -41,12 +41,12 @@ def measure_shapes(
                 onnx.TensorProto.DataType.Value(_proto_name(value.dtype))
             )
             feeds[value.name] = np.ones(value.shape or (), dtype)
-        results = session.run(extra, feeds)
+        results = session.run(wanted, feeds)
     except Exception:  # noqa: BLE001 - onnxruntime raises its own private types
         return {}
     return {
         name: (tuple(array.shape), str(array.dtype))
-        for name, array in zip(extra, results, strict=True)
+        for name, array in zip(wanted, results, strict=True)
         if isinstance(array, np.ndarray)
     }
 

@@ -60,7 +60,7 @@ def multi_head_attention(
     if k is None or v is None or k.rank != 3 or v.rank != 3 or extra or len(n.outputs) > 1:
         return _refuse(c, n, Reason.MODE, q, k, v, bias, *others)
     heads = n.attr("num_heads")
-    ids = [lab.vector(x, 2) for x in (q, k, v)]
+    ids = [c.only(x, 2, n) for x in (q, k, v)]
     label = _tie_heads(c, n, *(_heads(c, i, heads) for i in ids))
     if bias is not None:
         at = 0
@@ -103,7 +103,7 @@ def attention(c: Coupler, n: Node, *operands: Labels | None) -> tuple[Labels, ..
         return _grouped(
             c, n, q, k, v, n.attr("q_num_heads"), n.attr("kv_num_heads"), "q_num_heads", "kv_num_heads"
         )
-    heads = [lab.vector(c.freeze_axes(x, [2, 3], Reason.MODE, n), 1) for x in (q, k, v)]
+    heads = [c.only(x, 1, n, Reason.MODE) for x in (q, k, v)]
     label = _tie_heads(c, n, *heads)
     if label is None:
         return _refuse(c, n, Reason.FIXED_OPERAND, q, k, v)
@@ -118,10 +118,9 @@ def attention(c: Coupler, n: Node, *operands: Labels | None) -> tuple[Labels, ..
 def _grouped(
     c: Coupler, n: Node, q: Labels, k: Labels, v: Labels, q_heads: int, kv_heads: int, q_name: str, kv_name: str
 ) -> tuple[Labels, ...]:  # fmt: skip
-    queries = _heads(c, lab.vector(q, 2), q_heads)
-    label = _tie_heads(
-        c, n, queries, _heads(c, lab.vector(k, 2), kv_heads), _heads(c, lab.vector(v, 2), kv_heads)
-    )
+    queries = _heads(c, c.only(q, 2, n), q_heads)
+    keys = [_heads(c, c.only(x, 2, n), kv_heads) for x in (k, v)]
+    label = _tie_heads(c, n, queries, *keys)
     if label is None or queries is None:
         return _refuse(c, n, Reason.FIXED_OPERAND, q, k, v)
     c.on_prune(
@@ -143,7 +142,7 @@ def packed_attention(
         return _refuse(c, n, Reason.MODE, x, w, bias, *others)
     sizes = list(sizes or [w.shape[1] // 3] * 3)
     rows = lab.vector(w, 0)
-    columns = c.tie_vectors(lab.vector(x, 2), rows, n)
+    columns = c.tie_vectors(c.only(x, 2, n), rows, n)
     if columns is not None and rows is not None:
         c.contracted.append(rows)
     packed = lab.vector(w, 1)

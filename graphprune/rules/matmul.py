@@ -16,7 +16,7 @@ from graphprune.rules.registry import operand, rule
 def matmul(c: Coupler, n: Node, a: Labels, b: Labels, *_: Labels | None) -> Labels:
     """... m k, ... k n -> ... m n: k ties, the weight's n is new, activations keep theirs."""
     left, right = operand(n.input(0)), operand(n.input(1))
-    batch = string.ascii_uppercase[: max(a.rank, b.rank) - 2]
+    batch = string.ascii_uppercase[: max(a.rank, b.rank, 2) - 2]
     if n.op.endswith("FusedMatMul") and (n.attr("transBatchA", 0) or n.attr("transBatchB", 0)):
         return unknown_layout(c, n, a, b)
     am = "km" if n.attr("transA", 0) else "mk"
@@ -50,7 +50,7 @@ def qlinear_matmul(
     b_zero: Labels, y_scale: Labels, y_zero: Labels,
 ) -> Labels:  # fmt: skip
     """As MatMul; per-column scales and zero points are sliced with the output columns."""
-    batch = string.ascii_uppercase[: max(a.rank, b.rank) - 2]
+    batch = string.ascii_uppercase[: max(a.rank, b.rank, 2) - 2]
     left, right = operand(n.input(0)), operand(n.input(3))
     first = batch[max(0, len(batch) - (a.rank - 2)) :] + "mk"
     second = batch[max(0, len(batch) - (b.rank - 2)) :] + "kn"

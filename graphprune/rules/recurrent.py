@@ -28,6 +28,7 @@ def recurrent(
         for each in (x, w, r, *state):
             c.freeze_all(each, Reason.DYNAMIC_WEIGHT, n)
         return tuple(Labels.untracked(s) for s in shapes)
+    c.freeze_all(lengths, Reason.DATA_DEPENDENT, n)
     columns = lab.vector(w, 2)
     inputs = c.tie_vectors(c.only(x, 2, n), columns, n)
     if inputs is not None and columns is not None:
@@ -64,7 +65,7 @@ def _state(c: Coupler, n: Node, index: int, x: Labels | None, hidden: np.ndarray
     if n.op == "LSTM" and index == 7:
         _gate_rows(c, n, lab.vector(x, 1), 3, hidden)
     else:
-        c.tie_vectors(hidden, lab.vector(x, x.rank - 1), n, Reason.STATE)
+        c.tie_vectors(hidden, c.only(x, x.rank - 1, n), n, Reason.STATE)
 
 
 def _work(

@@ -75,7 +75,8 @@ def depth_to_space(c: Coupler, n: Node, x: Labels) -> Labels:
     else:
         split, perm = (batch, inner, b, b, height, width), (0, 1, 4, 2, 5, 3)
     y = lab.transpose(lab.reshape(x, split), perm)
-    return c.settle(lab.reshape(y, (batch, inner, height * b, width * b)), n, avoid=[2, 3])
+    y = c.settle(lab.reshape(y, (batch, inner, height * b, width * b)), n, avoid=[2, 3])
+    return c.freeze_axes(y, [2, 3], Reason.SPACE, n)
 
 
 @rule("SpaceToDepth", settle=False)

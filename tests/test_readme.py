@@ -1,0 +1,130 @@
+"""README says what is true: its table is generated, its commands parse, its Python runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from conftest import small_network
+from onnx import TensorProto, helper, numpy_helper
+
+import graphprune
+from graphprune.__main__ import command_line
+from graphprune.plan import Plan
+from graphprune.rules.table import operator_table
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINES = re.findall(r"^\$ graphprune (.*)$", README, re.MULTILINE)
+PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_operator_table_is_the_generated_one() -> None:
+    shown = README.split("<!-- operators: begin -->\n")[1].split("<!-- operators: end -->")[0]
+    assert shown == operator_table(), "run python -m graphprune.rules.table and paste what it prints"
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_command_lines_parse(line: str) -> None:
+    command_line()
+    from typer.main import get_command
+
+    from graphprune_cli.app import app
+
+    arguments = shlex.split(line.split(" | ")[0])
+    program: Any = get_command(app)
+    with program.make_context("graphprune", arguments[:1]) as context:
+        command = program.commands[arguments[0]]
+        command.make_context(arguments[0], arguments[1:], parent=context)
+
+
+def test_readme_shows_every_command() -> None:
+    assert {line.split()[0] for line in COMMAND_LINES} == {"analyze", "prune", "verify"}
+
+
+def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphprune.rules import registry
+
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))  # one example registers a rule
+    monkeypatch.chdir(tmp_path)
+    onnx.save(small_network(), "model.onnx")
+    assert len(PYTHON_BLOCKS) == 3
+    for block in PYTHON_BLOCKS:
+        exec(compile(block, "README.md", "exec"), {})
+    assert Path("small.onnx").exists()
+    assert registry.find_rule("example.com::Scale2") is not None
+
+
+def grouped_network() -> onnx.ModelProto:
+    """conv (16) -> grouped conv (4 groups) -> conv: every group loses its own positions."""
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (16, 3, 1, 1), "b1": (16,), "w2": (32, 4, 3, 3), "b2": (32,), "w3": (4, 32, 1, 1)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], "conv1"),
+        helper.make_node("Sigmoid", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2", "b2"], ["c"], "conv2", group=4),
+        helper.make_node("Sigmoid", ["c"], ["d"]),
+        helper.make_node("Conv", ["d", "w3"], ["y"], "conv3"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "grouped",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 6, 6])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
+    """The only output, in onnxruntime."""
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feed)[0])
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Initializers by name."""
+    return {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+
+
+@pytest.mark.parametrize("build", [small_network, grouped_network])
+def test_numpy_and_the_plan_rebuild_the_masked_original(build: Any) -> None:
+    namespace: dict[str, Any] = {}
+    exec(next(block for block in PYTHON_BLOCKS if "def masked_weights" in block), namespace)
+    original = build()
+    result = graphprune.prune(original, sparsity=0.5, method="random", seed=1, multiple_of=1)
+    pruned = result.model.to_onnx()
+    plan = json.loads(result.plan.to_json())
+    weights = namespace["masked_weights"](arrays(original), arrays(pruned), plan)
+    masked = onnx.ModelProto.FromString(original.SerializeToString())
+    for weight in masked.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(weights[weight.name], weight.name))
+    feed = {"x": np.random.default_rng(2).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    expected, found, whole = run(masked, feed), run(pruned, feed), run(original, feed)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(found - whole).max() > 1e-3 * np.abs(whole).max()
+
+
+def test_readme_explains_every_field() -> None:
+    plan = set(Plan(source_sha256="").to_dict())
+    report = graphprune.analyze(small_network()).to_dict()
+    group = set(report["groups"][0]) | set(report["nodes"][0])
+    fidelity = set(graphprune.prune(small_network(), sparsity=0.5).plan.fidelity)
+    missing = {f for f in plan | set(report) | group | fidelity if f"`{f}`" not in README}
+    assert missing == set()
+
+
+def test_changelog_covers_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in text or f"## [{graphprune.__version__}]" in text
