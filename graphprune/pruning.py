@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.budget import Budget, Decision, decide
 from graphprune.criteria import find_criterion
-from graphprune.errors import BudgetError, FidelityError, OptionError
+from graphprune.errors import BudgetError, FidelityError, OptionError, PlanError
 from graphprune.groups import Group
 from graphprune.plan import Plan
 from graphprune.planning import describe
@@ -98,7 +98,10 @@ def prune_channels(
         params={"before": cost.total_params, "after": cost.params(decision.alive)},
         macs={"before": cost.total_macs, "after": cost.macs(decision.alive)},
     )
-    fidelity = verify_models(model, surgery.model, plan, input_shapes=options.input_shapes)
+    try:
+        fidelity = verify_models(model, surgery.model, plan, input_shapes=options.input_shapes)
+    except PlanError as error:  # our own plan: it cannot be the user's mistake
+        raise FidelityError(f"{error}: this is a bug in graphprune, nothing was written, please report it") from error
     plan.fidelity = fidelity.to_dict()
     if not fidelity.holds:
         raise FidelityError(

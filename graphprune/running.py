@@ -23,7 +23,7 @@ from graphprune.errors import ModelError
 Feed = dict[str, np.ndarray]
 Results = dict[str, np.ndarray]
 
-IN_MEMORY_BYTES = 256_000_000
+IN_MEMORY_BYTES = 48_000_000
 """Models with more weights than this are mapped from a temporary folder."""
 
 EXTERNAL_FROM_BYTES = 256

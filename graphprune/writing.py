@@ -14,6 +14,9 @@ from graphprune.errors import OptionError
 EXTERNAL_FROM_BYTES = 1_800_000_000
 """protobuf ends at 2 GiB: larger models keep their weights in a file beside them."""
 
+INLINE_BYTES = 256
+"""Tensors up to this size stay in the model file itself (onnx_ir's default threshold)."""
+
 
 def save_model(model: ir.Model, path: Path, *, force: bool = False) -> Path:
     """Write ``model``; weights go to ``PATH.data`` where it had external data or is too large for one file.
@@ -26,6 +29,7 @@ def save_model(model: ir.Model, path: Path, *, force: bool = False) -> Path:
 
     def write(folder: Path) -> None:
         if external:
+            _load_small(model)
             ir.save(model, folder / path.name, external_data=f"{path.name}.data")
         else:
             (folder / path.name).write_bytes(ir.to_proto(model).SerializeToString())
@@ -46,6 +50,14 @@ def _needs_external(model: ir.Model) -> bool:
     return any(isinstance(t, ir.ExternalTensor) for t in tensors) or (
         sum(t.nbytes for t in tensors) > EXTERNAL_FROM_BYTES
     )
+
+
+def _load_small(model: ir.Model) -> None:
+    """Hold small external tensors in memory: ir.save closes files that numpy may still look into."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= INLINE_BYTES:
+            value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _check_free(targets: list[Path], force: bool) -> None:
