@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import options, output
 
 if TYPE_CHECKING:
-    from graphprune.verify import Fidelity
+    from graphprune.proof import Fidelity
 
 
 def verify(

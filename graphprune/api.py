@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-import onnx_ir as ir
+import onnx_ir
 
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.errors import OptionError, PlanError
 from graphprune.frontends.loading import load_model
 from graphprune.plan import Plan, plan_path
-from graphprune.writing import save_model, write_text
+from graphprune.writing import save_model, to_proto, write_text
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon
 
-    from graphprune.verify import Fidelity
+    from graphprune.proof import Fidelity
 
 STRUCTURES = ("channel",)
 
@@ -30,18 +30,18 @@ STRUCTURES = ("channel",)
 class Model:
     """A loaded model. Convert back with ``to_onnx``, ``to_ir`` or ``to_graphsurgeon``; write with ``save``."""
 
-    ir: ir.Model
+    ir: onnx_ir.Model
     name: str = "model"
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
 
-    def to_ir(self) -> ir.Model:
+    def to_ir(self) -> onnx_ir.Model:
         """The onnx_ir model itself (not a copy)."""
         return self.ir
 
     def to_onnx(self) -> onnx.ModelProto:
         """As a protobuf."""
-        return ir.to_proto(self.ir)
+        return to_proto(self.ir)
 
     def to_graphsurgeon(self) -> onnx_graphsurgeon.Graph:
         """As an onnx_graphsurgeon Graph (which drops metadata_props)."""
@@ -77,7 +77,9 @@ class PruneResult:
         """Write the model and, beside it, its plan (``OUT.plan.json``)."""
         target = Path(path)
         if not force and plan_path(target).exists():
-            raise OptionError(f"{plan_path(target)} exists already: use --force to replace it, or another name")
+            raise OptionError(
+                f"{plan_path(target)} exists already: use --force to replace it, or another name"
+            )
         written = self.model.save(target, force=force)
         write_text(plan_path(target), self.plan.to_json(), force=True)
         return written
@@ -185,7 +187,7 @@ def verify(
     ``plan`` defaults to the file beside ``pruned``. Raises PlanError where there is none, or it belongs
     to another original.
     """
-    from graphprune.verify import verify_models
+    from graphprune.proof import verify_models
 
     first, second = load(original), load(pruned)
     if plan is None:

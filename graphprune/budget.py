@@ -115,9 +115,7 @@ def _check_reachable(
         )
 
 
-def _prefix(
-    steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], want: float
-) -> int:
+def _prefix(steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], want: float) -> int:
     """Largest number of leading steps that stays within ``want`` (removal only ever grows)."""
     low, high = 0, len(steps)
     while low < high:

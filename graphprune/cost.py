@@ -43,7 +43,8 @@ class CostModel:
 
     def tensor_params(self, alive: np.ndarray) -> np.ndarray:
         """Elements of every tensor in ``self.tensors``."""
-        return np.rint(self._sizes * self._share(alive))
+        params: np.ndarray = np.rint(self._sizes * self._share(alive))
+        return params
 
     def params(self, alive: np.ndarray) -> int:
         """Parameters that stay."""
@@ -51,7 +52,8 @@ class CostModel:
 
     def work_macs(self, alive: np.ndarray) -> np.ndarray:
         """MACs of every entry of ``self.works``."""
-        return self._coefficients * self._counts(alive)
+        macs: np.ndarray = self._coefficients * self._counts(alive)
+        return macs
 
     def macs(self, alive: np.ndarray) -> int:
         """MACs that stay."""

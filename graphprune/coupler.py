@@ -221,9 +221,7 @@ class Coupler:
 
     def _factored(self, x: Labels, term: np.ndarray, axes: Sequence[int]) -> list[np.ndarray]:
         """Labels for the two axes of a grid; the same grid always gets the same ones."""
-        rows, columns = (
-            tuple(t if d in x.dims(a) else 1 for d, t in enumerate(term.shape)) for a in axes
-        )
+        rows, columns = (tuple(t if d in x.dims(a) else 1 for d, t in enumerate(term.shape)) for a in axes)
         grid = term.reshape(math.prod(rows), math.prod(columns))
         turned = abs(int(grid[1, 0]) - int(grid[0, 0])) < abs(int(grid[0, 1]) - int(grid[0, 0]))
         upright = np.ascontiguousarray(grid.T if turned else grid)
@@ -247,7 +245,7 @@ class Coupler:
             found = x.on(axis)
             if len(found) > 1:
                 dims = x.dims(axis)
-                order = sorted(found, key=lambda t: next(d for d in dims if t.shape[d] > 1))  # noqa: B023
+                order = sorted(found, key=lambda t: next(d for d in dims if t.shape[d] > 1))
                 if self.keep_axis == "both" and len(order) == 2:
                     outer, inner = (np.array(a) for a in np.broadcast_arrays(*order))
                     key = outer.tobytes() + inner.tobytes()
@@ -274,9 +272,7 @@ class Coupler:
         another is frozen.
         """
         operands = lab.aligned(operands)
-        factors = tuple(
-            max((x.factors[a] for x in operands), key=math.prod) for a in range(operands[0].rank)
-        )
+        factors = tuple(max((x.factors[a] for x in operands), key=math.prod) for a in range(operands[0].rank))
         terms: list[np.ndarray] = []
         for axis, factor in enumerate(factors):
             if math.prod(factor) == 1:

@@ -152,9 +152,7 @@ def _unreadable(node: Node, inputs: Sequence[Labels | None], unknown: bool) -> R
     return None
 
 
-def _frozen(
-    c: Coupler, node: Node, inputs: Iterable[Labels | None], reason: Reason
-) -> list[Labels | None]:
+def _frozen(c: Coupler, node: Node, inputs: Iterable[Labels | None], reason: Reason) -> list[Labels | None]:
     for x in inputs:
         c.freeze_all(x, reason, node)
     return [None if o.shape is None else Labels.untracked(o.shape) for o in node.outputs]
@@ -222,18 +220,14 @@ def _resolve(graph: Graph, c: Coupler, allow_inexact: bool) -> Coupling:
     return Coupling(graph, c, component, count, frozen, why, born, grids)
 
 
-def _components(
-    size: int, left: Sequence[np.ndarray], right: Sequence[np.ndarray]
-) -> tuple[int, np.ndarray]:
+def _components(size: int, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> tuple[int, np.ndarray]:
     """Connected components of the ties; label 0 is in component 0."""
     rows = np.concatenate([np.zeros(0, np.int64), *left])
     columns = np.concatenate([np.zeros(0, np.int64), *right])
     links = coo_array((np.ones(rows.size, np.int8), (rows, columns)), shape=(size, size))
     count, component = connected_components(links, directed=False)
     if component[0] != 0:  # scipy numbers components by first member, but does not promise to
-        component = np.where(
-            component == component[0], 0, np.where(component == 0, component[0], component)
-        )
+        component = np.where(component == component[0], 0, np.where(component == 0, component[0], component))
     return int(count), component
 
 
@@ -328,9 +322,7 @@ def _replace_region(coupling: Coupling, nodes: list[Node], ragged: set[Value]) -
         return False
     (axis,) = x.tracked()
     positions = _simulate(coupling.graph, nodes, source)
-    exits = [
-        (n, i) for n in nodes for i, o in enumerate(n.outputs) if o not in ragged and _leaves(o, inside)
-    ]
+    exits = [(n, i) for n in nodes for i, o in enumerate(n.outputs) if o not in ragged and _leaves(o, inside)]
     selections = []
     for node, index in exits:
         y = positions.get(node.outputs[index])

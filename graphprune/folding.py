@@ -61,8 +61,10 @@ def _axes(node: Node, a: list[np.ndarray], position: int = 1) -> tuple[int, ...]
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if np.issubdtype(a.dtype, np.integer):
-        return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
-    return a / b
+        truncated: np.ndarray = (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
+        return truncated
+    quotient: np.ndarray = a / b
+    return quotient
 
 
 def _unsqueeze(node: Node, a: list[np.ndarray]) -> np.ndarray:
@@ -127,7 +129,8 @@ def _reference(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarr
     evaluator = ReferenceEvaluator(
         onnx.helper.make_model(model, opset_imports=[onnx.helper.make_opsetid("", node.opset)])
     )
-    return evaluator.run(None, {n: a for n, a in zip(names, arrays, strict=True) if a is not None})
+    found = evaluator.run(None, {n: a for n, a in zip(names, arrays, strict=True) if a is not None})
+    return list(found)
 
 
 def evaluate(node: Node, output: int) -> np.ndarray:

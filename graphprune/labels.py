@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from operator import mul
 
 import numpy as np
@@ -169,7 +169,7 @@ def reshape(x: Labels, shape: Sequence[int]) -> Labels:
     Factor groups of the two shapes are matched; where they do not divide each other the labels of the
     group are written out. Raises TooManyLabels, or ValueError where two terms would share an axis.
     """
-    sizes = [s for s in chain.from_iterable(x.factors)]
+    sizes = list(chain.from_iterable(x.factors))
     terms = list(x.terms)
     # untracked neighbours are one factor: they may be split anywhere
     dim = 0
@@ -275,13 +275,11 @@ def _refine(x: Labels, axis: int, factors: tuple[int, ...]) -> Labels:
     terms = list(x.terms)
     dim = x.dims(axis).start
     have = list(x.factors[axis])
-    position = 0
-    for want in factors:
+    for position, want in enumerate(factors):
         if have[position] != want:
             rest = have[position] // want
             terms = _split_dim(terms, dim + position, want, rest)
             have[position : position + 1] = [want, rest]
-        position += 1
     return Labels(x.factors[:axis] + (factors,) + x.factors[axis + 1 :], tuple(terms))
 
 
@@ -300,7 +298,7 @@ def aligned(operands: Sequence[Labels]) -> list[Labels]:
         size = max(math.prod(x.factors[axis]) for x in out)
         full = [i for i, x in enumerate(out) if math.prod(x.factors[axis]) == size]
         cuts = sorted(set().union(*(_boundaries(out[i].factors[axis]) for i in full)) - {1})
-        if all(b % a == 0 for a, b in zip(cuts, cuts[1:], strict=False)):
+        if all(b % a == 0 for a, b in pairwise(cuts)):
             inner_first = [b // a for a, b in zip([1, *cuts], cuts, strict=False)] or [1]
             factors = tuple(reversed(inner_first))
             for i in full:

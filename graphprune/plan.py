@@ -67,9 +67,13 @@ class Plan:
         names = {f.name for f in fields(cls)}
         unknown = sorted(set(data) - names)
         if unknown:
-            raise PlanError(f"the plan has an unknown field {unknown[0]!r}: it was not written by this version")
+            raise PlanError(
+                f"the plan has an unknown field {unknown[0]!r}: it was not written by this version"
+            )
         if data.get("version") != PLAN_VERSION:
-            raise PlanError(f"the plan has version {data.get('version')!r}; this graphprune reads {PLAN_VERSION}")
+            raise PlanError(
+                f"the plan has version {data.get('version')!r}; this graphprune reads {PLAN_VERSION}"
+            )
         if "source_sha256" not in data:
             raise PlanError("the plan has no source_sha256: it is not a graphprune plan")
         return cls(**data)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.coupling import Coupling
+from graphprune.edits import Kept
 from graphprune.plan import Indices, Plan
 from graphprune.surgery import Surgery, changed_slices
 
@@ -21,25 +22,18 @@ def describe(coupling: Coupling, alive: np.ndarray, surgery: Surgery, **fields: 
     contracted: dict[str, list[int]] = {}
     for tensor, slices in changed_slices(coupling, kept).items():
         for s in slices:
-            gone = ~kept.mask(s.ids)
-            indices: Indices = (
-                np.flatnonzero(gone).tolist()
-                if s.rows == 1
-                else [np.flatnonzero(row).tolist() for row in gone]
-            )
+            indices: Indices = _gone(kept, s.ids) if s.rows == 1 else [_gone(kept, row) for row in s.ids]
             removed.setdefault(tensor.name, {})[str(s.axis)] = indices
             if summed[s.ids].any():
                 contracted.setdefault(tensor.name, []).append(s.axis)
     gates: dict[str, dict[str, list[int]]] = {}
     for gate in coupling.coupler.gates:
         if kept.changed(gate.ids):
-            gone = np.flatnonzero(~kept.mask(gate.ids)).tolist()
-            gates.setdefault(gate.value.name, {})[str(gate.axis)] = gone
+            gates.setdefault(gate.value.name, {})[str(gate.axis)] = _gone(kept, gate.ids)
     kept_only: dict[str, dict[str, list[int]]] = {}
     for mixing in coupling.coupler.mixings:
         if kept.changed(mixing.ids):
-            gone = np.flatnonzero(~kept.mask(mixing.ids)).tolist()
-            kept_only.setdefault(mixing.node.name, {})[str(mixing.axis)] = gone
+            kept_only.setdefault(mixing.node.name, {})[str(mixing.axis)] = _gone(kept, mixing.ids)
     return Plan(
         removed=removed,
         contracted=contracted,
@@ -49,3 +43,8 @@ def describe(coupling: Coupling, alive: np.ndarray, surgery: Surgery, **fields: 
         added=dict(surgery.added),
         **fields,
     )
+
+
+def _gone(kept: Kept, ids: np.ndarray) -> list[int]:
+    """Positions of a label vector that go."""
+    return [int(i) for i in np.flatnonzero(~kept.mask(ids))]

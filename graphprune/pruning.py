@@ -17,9 +17,9 @@ from graphprune.errors import BudgetError, FidelityError, OptionError, PlanError
 from graphprune.groups import Group
 from graphprune.plan import Plan
 from graphprune.planning import describe
+from graphprune.proof import Fidelity, verify_models
 from graphprune.selection import Pool, build_pools
 from graphprune.surgery import apply
-from graphprune.verify import Fidelity, verify_models
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def prune_channels(
     try:
         fidelity = verify_models(model, surgery.model, plan, input_shapes=options.input_shapes)
     except PlanError as error:  # our own plan: it cannot be the user's mistake
-        raise FidelityError(f"{error}: this is a bug in graphprune, nothing was written, please report it") from error
+        raise FidelityError(
+            f"{error}: this is a bug in graphprune, nothing was written, please report it"
+        ) from error
     plan.fidelity = fidelity.to_dict()
     if not fidelity.holds:
         raise FidelityError(
@@ -156,7 +158,9 @@ def _matches(group: Group, pattern: str) -> bool:
 def _ratios(analysis: Analysis, pools: Sequence[Pool], options: PruneOptions) -> dict[int, float]:
     for pattern in (*options.only, *options.exclude, *(p for p, _ in options.ratios)):
         if not any(_matches(g, pattern) for g in analysis.groups):
-            raise OptionError(f"no node or weight name matches {pattern!r}: see graphprune analyze for the names")
+            raise OptionError(
+                f"no node or weight name matches {pattern!r}: see graphprune analyze for the names"
+            )
     found: dict[int, float] = {}
     for pattern, ratio in options.ratios:
         for number, pool in enumerate(pools):

@@ -68,7 +68,11 @@ def build_pools(
         sets = bundles(channels, scores[channels], inside) if channels.size else []
         total = int(groups.weights[every].sum())
         pools.append(
-            Pool(tuple(members), tuple(_steps(number, groups, members, sets, scores, total, multiple_of)), total)
+            Pool(
+                tuple(members),
+                tuple(_steps(number, groups, members, sets, scores, total, multiple_of)),
+                total,
+            )
         )
     return pools
 
@@ -116,13 +120,13 @@ def _steps(
         if multiple_of is None:  # automatic alignment is a preference: it never blocks a budget
             aligned[np.flatnonzero(aligned)[-1] + 1 if aligned.any() else 0 :] = True
     steps: list[Step] = []
-    start, key, gone = 0, -np.inf, 0
+    start, key, removed = 0, float("-inf"), 0
     for end in (np.flatnonzero(aligned) + 1).tolist():
         channels = np.concatenate(sets[start:end])
         producers = int(groups.weights[channels].sum())
-        gone += producers
+        removed += producers
         key = max(key, float(scores[channels].mean()))
-        steps.append(Step(number, channels, producers, key, gone / total))
+        steps.append(Step(number, channels, producers, key, removed / total))
         start = end
     return steps
 
@@ -167,4 +171,3 @@ def _axes(groups: Groups) -> list[np.ndarray]:
         for row in coupling.of(b.ids):
             add(np.unique(row))
     return sorted(found.values(), key=lambda v: v.size)
-

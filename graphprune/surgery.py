@@ -35,7 +35,7 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
     """
     kept = coupling.kept(alive)
     done = Surgery(model.clone())
-    nodes = {n.outputs[0].name: n for n in done.model.graph if n.outputs}
+    nodes = {n.outputs[0].name or "": n for n in done.model.graph if n.outputs}
     values = _values(done.model.graph)
     _slice_tensors(done, coupling, kept, values)
     edits = _edits(coupling, kept)
@@ -82,9 +82,7 @@ def sliced(array: np.ndarray, slices: Sequence[Slice], kept: Kept) -> np.ndarray
         keep_rows = np.ones(array.shape[0], bool) if first is None else kept.mask(first)
         plain = [s for s in plain if s.axis != 0]
         parts = []
-        for g, (block, mask) in enumerate(
-            zip(np.split(array, rows), np.split(keep_rows, rows), strict=True)
-        ):
+        for g, (block, mask) in enumerate(zip(np.split(array, rows), np.split(keep_rows, rows), strict=True)):
             part = block[mask]
             for s in by_rows:
                 part = np.take(part, kept.indices(s.ids[g]), axis=s.axis)
@@ -213,9 +211,7 @@ def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) 
         if len(target.shape) != labels.rank or _sliced_by_rows(coupling, value):
             continue
         new = kept.shape(labels)
-        dims = [
-            new[a] if isinstance(d, int) and labels.on(a) else d for a, d in enumerate(target.shape)
-        ]
+        dims = [new[a] if isinstance(d, int) and labels.on(a) else d for a, d in enumerate(target.shape)]
         target.shape = ir.Shape(dims)
 
 
@@ -240,7 +236,7 @@ class _Patcher:
     def visit(self, node: Node, source: ir.Node, register: Register) -> None:
         key = node.outputs[0].name if node.outputs else ""
         wanted = {e.index: e for e in self.edits.get(key, ()) if isinstance(e, SetInput)}
-        for index, edit in wanted.items():
+        for edit in wanted.values():
             self._set_input(node, source, register, edit)
         if node.op in ("Shape", "Size", "Constant") or _foldable(node):
             return
@@ -257,7 +253,9 @@ class _Patcher:
             _put_input(source, edit.index, new)
             return
         if value.known is None:
-            raise FidelityError(f"a size of node {node.name!r} ({value.name!r}) is not known: please report this")
+            raise FidelityError(
+                f"a size of node {node.name!r} ({value.name!r}) is not known: please report this"
+            )
         now = value.known.reshape(-1)
         want = edit.array.reshape(-1).astype(now.dtype)
         if edit.keep_symbols:
@@ -267,9 +265,7 @@ class _Patcher:
         shaped = want.reshape(edit.array.shape if now.size != want.size else value.known.shape)
         self._replace(node, source, register, edit.index, value, shaped, "a size")
 
-    def _keep_data(
-        self, node: Node, source: ir.Node, register: Register, index: int, value: Value
-    ) -> None:
+    def _keep_data(self, node: Node, source: ir.Node, register: Register, index: int, value: Value) -> None:
         """A number computed from sizes and used as data keeps its original value (e.g. 1/sqrt(width))."""
         before = self.original.values.get(value.name)
         if value.known is None or value.producer is None or before is None or before.known is None:
@@ -293,9 +289,12 @@ class _Patcher:
         old = source.inputs[index]
         assert old is not None
         purpose = f"{what} of node {node.name!r} after pruning"
-        if value.constant and (value.producer is None or value.producer.op == "Constant"):
-            new = _literal(self.done, f"{value.name}_pruned", want, purpose)
-        elif self.static or value.known is None or value.known.shape != want.shape:
+        if (
+            (value.constant and (value.producer is None or value.producer.op == "Constant"))
+            or self.static
+            or value.known is None
+            or value.known.shape != want.shape
+        ):
             new = _literal(self.done, f"{value.name}_pruned", want, purpose)
         else:
             new = self._scaled(source, register, old, value.known, want, purpose)
@@ -351,9 +350,7 @@ def _remove_dead(before: ir.Model, done: Surgery) -> None:
         key = node.outputs[0].name if node.outputs else ""
         if node.outputs and not _is_read(node) and key not in unused_before:
             graph.remove(node, safe=True)
-    read_before = {
-        name for name, v in before.graph.initializers.items() if v.uses() or v.is_graph_output()
-    }
+    read_before = {name for name, v in before.graph.initializers.items() if v.uses() or v.is_graph_output()}
     inputs = {id(v) for v in graph.inputs}
     for name, value in list(graph.initializers.items()):
         is_read = value.uses() or value.is_graph_output()

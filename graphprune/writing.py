@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from graphprune.errors import OptionError
@@ -32,16 +33,31 @@ def save_model(model: ir.Model, path: Path, *, force: bool = False) -> Path:
             _load_small(model)
             ir.save(model, folder / path.name, external_data=f"{path.name}.data")
         else:
-            (folder / path.name).write_bytes(ir.to_proto(model).SerializeToString())
+            (folder / path.name).write_bytes(to_proto(model).SerializeToString())
 
     _write_all(targets, write)
     return path
 
 
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The protobuf, without the shape records that onnx_ir adds for initializers (which have shapes)."""
+    proto = ir.to_proto(model)
+    stored = {t.name for t in proto.graph.initializer}
+    others = [v for v in proto.graph.value_info if v.name not in stored]
+    if len(others) < len(proto.graph.value_info):
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(others)
+    return proto
+
+
 def write_text(path: Path, text: str, *, force: bool = False) -> Path:
     """Write a text file. Raises OptionError as ``save_model`` does."""
     _check_free([path], force)
-    _write_all([path], lambda folder: (folder / path.name).write_text(text, encoding="utf-8") and None)
+
+    def write(folder: Path) -> None:
+        (folder / path.name).write_text(text, encoding="utf-8")
+
+    _write_all([path], write)
     return path
 
 

@@ -193,9 +193,7 @@ def runs(model: onnx.ModelProto, seeds: range, batch: int = 2) -> Iterator[list[
 def difference(reference: onnx.ModelProto, pruned: onnx.ModelProto, batch: int = 2) -> float:
     """Largest max|a - b| / max|b| over outputs and two random inputs."""
     worst = 0.0
-    for wanted, found in zip(
-        runs(reference, range(2), batch), runs(pruned, range(2), batch), strict=True
-    ):
+    for wanted, found in zip(runs(reference, range(2), batch), runs(pruned, range(2), batch), strict=True):
         for b, a in zip(wanted, found, strict=True):
             assert a.shape == b.shape, (a.shape, b.shape)
             assert np.isfinite(b).all()

@@ -253,7 +253,9 @@ class Builder:
         inputs = [x.name, self.weight(out, c // group, k, k, fan=c // group * k * k)]
         if self.chance(0.6):
             inputs.append(self.weight(out))
-        y = self.op("Conv", *inputs, kernel_shape=[k, k], pads=[k // 2] * 4, strides=[stride] * 2, group=group)
+        y = self.op(
+            "Conv", *inputs, kernel_shape=[k, k], pads=[k // 2] * 4, strides=[stride] * 2, group=group
+        )
         return Tensor(y, (out, (h - 1) // stride + 1, (w - 1) // stride + 1))
 
     def linear(self, x: Tensor, out: int) -> Tensor:
@@ -510,9 +512,7 @@ def focus(b: Builder, x: Tensor) -> Tensor:
     c, h, w = x.dims
     if h % 2 or w % 2 or c > 8:
         return conv(b, x)
-    parts = [
-        b.slice(b.slice(x.name, i, h, 2, 2), j, 2**31, 3, 2) for j in (0, 1) for i in (0, 1)
-    ]
+    parts = [b.slice(b.slice(x.name, i, h, 2, 2), j, 2**31, 3, 2) for j in (0, 1) for i in (0, 1)]
     return Tensor(b.op("Concat", *parts, axis=1), (4 * c, h // 2, w // 2))
 
 
@@ -684,7 +684,9 @@ def non_local(b: Builder, x: Tensor) -> Tensor:
     q, k, v = (b.reshape(b.conv(x, inner).name, inner, h * w) for _ in range(3))
     scores = b.op("MatMul", b.op("Transpose", q, perm=[0, 2, 1]), k)
     y = b.op("MatMul", v, b.op("Transpose", softmax(b, scores, 3), perm=[0, 2, 1]))
-    return Tensor(b.op("Add", x.name, b.conv(Tensor(b.reshape(y, inner, h, w), (inner, h, w)), c).name), x.dims)
+    return Tensor(
+        b.op("Add", x.name, b.conv(Tensor(b.reshape(y, inner, h, w), (inner, h, w)), c).name), x.dims
+    )
 
 
 @block(IMAGE)
@@ -692,7 +694,9 @@ def channel_attention(b: Builder, x: Tensor) -> Tensor:
     """XCiT: a softmax over channels, and channels on both axes of a product."""
     c, h, w = x.dims
     flat = b.reshape(x.name, c, h * w)
-    scores = b.op("Div", b.op("MatMul", flat, b.op("Transpose", flat, perm=[0, 2, 1])), b.scalar(float(h * w)))
+    scores = b.op(
+        "Div", b.op("MatMul", flat, b.op("Transpose", flat, perm=[0, 2, 1])), b.scalar(float(h * w))
+    )
     y = b.op("MatMul", softmax(b, scores, 3), flat)
     return Tensor(b.reshape(y, c, h, w), x.dims)
 
@@ -700,7 +704,7 @@ def channel_attention(b: Builder, x: Tensor) -> Tensor:
 @block(IMAGE)
 def bilinear(b: Builder, x: Tensor) -> Tensor:
     """Products over positions of two channel axes, flattened: labels on two axes at once."""
-    c, h, w = x.dims
+    _, h, w = x.dims
     left, right = b.conv(x, 4), b.conv(x, 3)
     a = b.reshape(left.name, 4, h * w)
     y = b.op("MatMul", a, b.op("Transpose", b.reshape(right.name, 3, h * w), perm=[0, 2, 1]))
@@ -777,7 +781,7 @@ def layer_norm(b: Builder, x: Tensor) -> Tensor:
 
 @block(TOKENS)
 def attention_fused(b: Builder, x: Tensor) -> Tensor:
-    t, d = x.dims
+    t, _ = x.dims
     heads, width = b.pick([(2, 4), (4, 2), (3, 4)])
     y = b.reshape(b.linear(x, 3 * heads * width).name, t, 3, heads, width)
     y = b.op("Transpose", y, perm=[2, 0, 3, 1, 4])
@@ -907,7 +911,7 @@ def recurrent(b: Builder, x: Tensor) -> Tensor:
 @block(TOKENS)
 def last_state(b: Builder, x: Tensor) -> Tensor:
     """The final hidden states of a recurrence as a vector."""
-    t, d = x.dims
+    _, d = x.dims
     hidden = 4
     inputs = [b.weight(1, 4 * hidden, d, fan=d), b.weight(1, 4 * hidden, hidden, fan=hidden)]
     turned = b.op("Transpose", x.name, perm=[1, 0, 2])
@@ -932,7 +936,7 @@ def windows(b: Builder, x: Tensor) -> Tensor:
 
 @block(TOKENS)
 def roll(b: Builder, x: Tensor) -> Tensor:
-    t, d = x.dims
+    t = x.dims[0]
     if t < 2:
         return x
     return Tensor(b.op("Concat", b.slice(x.name, 1, t, 1), b.slice(x.name, 0, 1, 1), axis=1), x.dims)

@@ -27,7 +27,7 @@ FLOW = [
     ["surgery"],
     ["planning"],
     ["reference"],
-    ["verify"],
+    ["proof"],
     ["pruning"],
     ["api"],
     ["__init__"],
@@ -36,10 +36,10 @@ FLOW = [
 """First to last. Modules that are not listed may stand anywhere, as long as they open no way back."""
 
 READS_ONNX_IR = {
-    "frontends", "surgery", "reference", "running", "feeds", "probes", "verify", "writing", "analysis",
+    "frontends", "surgery", "reference", "running", "feeds", "probes", "proof", "writing", "analysis",
     "pruning", "api",
 }  # fmt: skip
-READS_ONNX = {"frontends", "folding", "api"}
+READS_ONNX = {"frontends", "folding", "api", "writing"}
 NEVER_AT_IMPORT = {"torch", "onnxruntime", "networkx", "onnx_graphsurgeon"}
 LIGHT = {"typer", "rich"}
 
@@ -124,7 +124,7 @@ def test_no_cycles() -> None:
 
 
 def test_rules_know_no_front_end() -> None:
-    assert not reachable("rules") & {"frontends", "coupling", "groups", "surgery", "verify"}
+    assert not reachable("rules") & {"frontends", "coupling", "groups", "surgery", "proof"}
 
 
 @pytest.mark.parametrize(("library", "readers"), [("onnx_ir", READS_ONNX_IR), ("onnx", READS_ONNX)])

@@ -73,7 +73,13 @@ def test_shufflenet_keeps_its_freedom() -> None:
 
 @pytest.mark.parametrize(
     ("name", "channels"),
-    [("resnet50", 11456), ("densenet121", 10240), ("inception_v2", 9952), ("squeezenet", 2944), ("vgg19", 13696)],
+    [
+        ("resnet50", 11456),
+        ("densenet121", 10240),
+        ("inception_v2", 9952),
+        ("squeezenet", 2944),
+        ("vgg19", 13696),
+    ],
 )
 def test_coupled_channels_of_known_networks(name: str, channels: int) -> None:
     """Counted independently, from the layers' widths: e.g. ResNet-50's stages and bottlenecks."""
@@ -87,6 +93,7 @@ def test_quantised_yolo_is_inexact_and_named() -> None:
     if path is None:
         pytest.skip("no ../shared/models beside the repository")
     result = graphprune.prune(path, sparsity=0.5, allow_inexact=True)
-    assert result.fidelity.holds and not result.fidelity.exact
+    assert result.fidelity.holds
+    assert not result.fidelity.exact
     assert result.fidelity.nodes
     assert result.plan.params["after"] < 0.4 * result.plan.params["before"]

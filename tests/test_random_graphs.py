@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import oracle
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_graphs import Recipe, build, random_recipe, recipes
 
 from graphprune.budget import Budget, decide
 from graphprune.cost import CostModel
@@ -25,9 +24,13 @@ from graphprune.groups import Groups, find_groups
 from graphprune.planning import describe
 from graphprune.selection import build_pools
 from graphprune.surgery import apply
+from tests import oracle
+from tests.random_graphs import BLOCKS, Recipe, build, random_recipe, recipes
 
 MODES = (("heads", False), ("width", False), ("heads", True))
 SPARSITIES = (0.9, 0.6, 0.4, 0.2, 0.0)
+EXAMPLES = int(os.environ.get("GRAPHPRUNE_EXAMPLES", "0"))
+"""Set it for a long random search; otherwise the same few hundred examples run every time."""
 
 
 @dataclass
@@ -43,8 +46,10 @@ class Case:
     allow_inexact: bool
 
     @property
-    def removes(self) -> bool:
-        return not self.alive.all()
+    def removed(self) -> float:
+        """Share of the prunable channels that went."""
+        channels = np.concatenate([g.channels for g in self.groups] or [np.zeros(0, int)])
+        return float(np.mean(~self.alive[channels])) if channels.size else 0.0
 
 
 def prune(original: onnx.ModelProto, seed: int, *, min_channels: int = 1) -> Case:
@@ -55,9 +60,7 @@ def prune(original: onnx.ModelProto, seed: int, *, min_channels: int = 1) -> Cas
     coupling = couple(build_graph(model), keep_axis=keep_axis, allow_inexact=allow_inexact)
     groups = find_groups(coupling)
     scores = find_criterion("random").function(groups, rng)
-    pools = build_pools(
-        groups, scores, movable=~coupling.frozen, multiple_of=1, min_channels=min_channels
-    )
+    pools = build_pools(groups, scores, movable=~coupling.frozen, multiple_of=1, min_channels=min_channels)
     cost = CostModel(coupling)
     wanted = SPARSITIES[int(rng.integers(len(SPARSITIES) - 1)) :]
     alive = _decide(groups, pools, cost, wanted)
@@ -85,14 +88,13 @@ def check_equal(case: Case) -> None:
     assert oracle.difference(reference, case.pruned) <= oracle.TOLERANCE
 
 
-def check_cost(case: Case) -> None:
-    """The cost model's parameters are those of the written file."""
-    before = {n: t for n, t in oracle.stored(case.original).items()}
+def check_sizes(case: Case) -> None:
+    """(e) Every tensor in the written file has the size that the plan says."""
+    before, after = oracle.stored(case.original), oracle.stored(case.pruned)
     for name, removed in case.plan["removed"].items():
         if name in before:
-            kept = oracle.kept_mask(tuple(before[name].dims), removed).sum()
-            found = oracle.stored(case.pruned).get(name)
-            assert found is not None and np.prod(found.dims) == kept
+            kept = oracle.kept_mask(tuple(before[name].dims), removed)
+            assert np.prod(after[name].dims) == kept.sum()
 
 
 def check_keep_all(original: onnx.ModelProto) -> None:
@@ -143,9 +145,8 @@ def check_reanalysis(case: Case) -> None:
         old, new = before[key], after[key]
         assert old.shape == new.shape, key
         for a, b in zip(old.tolist(), new.tolist(), strict=True):
-            if case.coupling.frozen[a] or again.frozen[b]:
-                assert case.coupling.frozen[a] and again.frozen[b], key
-            else:
+            assert case.coupling.frozen[a] == again.frozen[b], key
+            if not again.frozen[b]:
                 assert forward.setdefault(a, b) == b, key
                 assert backward.setdefault(b, a) == a, key
     assert _widths(case.groups, case.alive) == _widths(find_groups(again), np.ones(again.count, bool))
@@ -166,15 +167,71 @@ def _widths(groups: Groups, alive: np.ndarray) -> list[int]:
     return sorted(count for count in counts if count)
 
 
-def check_all(recipe: Recipe, seed: int) -> bool:
-    """Every property; returns whether anything was removed."""
+def check_all(recipe: Recipe, seed: int) -> float:
+    """Every property; returns the share of the channels that went."""
     original = build(recipe)
     case = prune(original, seed)
     check_one_label(case.coupling)
     check_equal(case)
-    check_cost(case)
+    check_sizes(case)
     check_keep_all(original)
     gentle = prune(original, seed + 1, min_channels=2)
     check_equal(gentle)
     check_reanalysis(gentle)
-    return case.removes
+    return case.removed
+
+
+# -- tests --------------------------------------------------------------------------------------------
+
+
+@settings(
+    max_examples=EXAMPLES or 250,
+    derandomize=not EXAMPLES,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(recipes(), st.integers(0, 2**20))
+def test_any_network(recipe: Recipe, seed: int) -> None:
+    check_all(recipe, seed)
+
+
+@pytest.mark.parametrize("block", sorted(BLOCKS))
+def test_every_block_alone(block: str) -> None:
+    for seed in range(3):
+        recipe = Recipe(((block, seed),), seed, opset=(11, 17, 21)[seed], batch=(None, 1, 2)[seed])
+        check_all(recipe, seed)
+
+
+def test_networks_are_really_pruned() -> None:
+    removed = np.array([prune(build(random_recipe(seed)), seed).removed for seed in range(60)])
+    assert np.mean(removed > 0) > 0.8
+    assert np.mean(removed) > 0.25
+
+
+# Recipes that failed once, shrunk.
+FOUND = {
+    "recurrent weight stored flat": (Recipe((("recurrent", 422),), 23, 18), 23),
+    "shape of a custom operator after surgery": (
+        Recipe((("attention_operator", 599), ("attention_fused", 417)), 29, 13, 1), 29,
+    ),
+    "scalar index of a Gather": (Recipe((("token_mixer", 293),), 261, 11, 1), 261),
+    "two terms on the axis that a movement chain reads": (
+        Recipe((("bilinear", 906), ("regroup", 305)), 470, 13, 1), 470,
+    ),
+    "size of the batch read inside a shuffle": (Recipe((("shuffle_unit", 360),), 486, 18, 1), 486),
+    "constraint with a row of which nothing can go": (
+        Recipe((("shuffle_unit", 273), ("csp_split", 889), ("grouped", 893)), 887, 13, 1), 0,
+    ),
+    "fused attention over channels that are tokens": (
+        Recipe((("token_mixer", 748), ("attention_operator", 769)), 1289, 17, 1), 1289,
+    ),
+    "labels that DepthToSpace moves to space": (Recipe((("depth_to_space", 971),), 1249, 17, 1), 1249),
+    "weight of a dense and a grouped convolution": (Recipe((("shuffle_unit", 575),), 1531, 13, 1), 1531),
+    "constant computed from a quantised one": (Recipe((("focus", 223), ("scale", 39)), 2520, 17, 1), 2520),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found_before(name: str) -> None:
+    check_all(*FOUND[name])

@@ -10,7 +10,7 @@ import graphprune
 
 pytest.importorskip("torch", reason="the samples are built with torch")
 
-from sample_models import SAMPLES, export  # noqa: E402
+from sample_models import SAMPLES, export
 
 TRANSFORMERS = ("vit", "swin")
 
@@ -33,7 +33,9 @@ def test_sample_prunes_exactly(
     path = sample(exported, name, tmp_path_factory)
     for sparsity in (0.3, 0.5):
         result = graphprune.prune(path, sparsity=sparsity)
-        assert result.fidelity.holds and result.fidelity.exact and not result.fidelity.vacuous
+        assert result.fidelity.holds
+        assert result.fidelity.exact
+        assert not result.fidelity.vacuous
         assert result.plan.budget["achieved"] == pytest.approx(sparsity, abs=0.03)
         share = result.plan.params["after"] / result.plan.params["before"]
         if name not in TRANSFORMERS and sparsity == 0.5:
@@ -47,6 +49,7 @@ def test_transformers_prune_through_layernorm(
 ) -> None:
     path = sample(exported, name, tmp_path_factory)
     result = graphprune.prune(path, sparsity=0.5, attention=attention, allow_inexact=True)
-    assert result.fidelity.holds and not result.fidelity.exact
+    assert result.fidelity.holds
+    assert not result.fidelity.exact
     assert any("layer_norm" in n for n in result.fidelity.nodes)
     assert result.plan.params["after"] < 0.4 * result.plan.params["before"]

@@ -39,4 +39,3 @@ def bn_scale(groups: Groups, rng: np.random.Generator) -> np.ndarray:
             "into convolutions): use --method magnitude"
         )
     return np.where(found > 0, total / np.maximum(found, 1), magnitude(groups, rng))
-

@@ -213,16 +213,14 @@ class _Builder:
             opset=self.opset,
             captured=self._captured(source),
         )
-        for out in outputs:
-            out.producer = node
+        for value in outputs:
+            value.producer = node
         return node
 
     def _captured(self, source: ir.Node) -> list[Value]:
         found: dict[Value, None] = {}
         stack = [a.value for a in source.attributes.values() if a.type == ir.AttributeType.GRAPH]
-        stack += [
-            g for a in source.attributes.values() if a.type == ir.AttributeType.GRAPHS for g in a.value
-        ]
+        stack += [g for a in source.attributes.values() if a.type == ir.AttributeType.GRAPHS for g in a.value]
         while stack:
             graph = stack.pop()
             for inner in graph:

@@ -123,9 +123,7 @@ def _grouped(
     label = _tie_heads(c, n, queries, *keys)
     if label is None or queries is None:
         return _refuse(c, n, Reason.FIXED_OPERAND, q, k, v)
-    c.on_prune(
-        n, lambda kept: [SetAttr(q_name, kept.count(queries)), SetAttr(kv_name, kept.count(label))]
-    )
+    c.on_prune(n, lambda kept: [SetAttr(q_name, kept.count(queries)), SetAttr(kv_name, kept.count(label))])
     width = v.shape[2] // kv_heads
     tokens = q.shape[0] * q.shape[1] * k.shape[1]
     c.works.append(Work(n, float(tokens * (q.shape[2] // q_heads + width)), (queries,)))

@@ -44,6 +44,7 @@ def qlinear_conv(
 def convolve(
     c: Coupler, n: Node, x: Labels, weight: Value, w: Labels, per_output: list[Labels | None]
 ) -> Labels:
+    """Labels of a convolution's output; ``per_output`` are vectors with one entry per output channel."""
     # x: n (g i) *   w: (g o) i *   y: n (g o) *
     shape = n.outputs[0].shape or ()
     if not weight.constant:
@@ -182,4 +183,3 @@ def _work(
     if not depthwise:
         coefficient *= (1 if inputs is not None else in_size) / groups
     c.works.append(Work(n, coefficient, tuple(vectors)))
-

@@ -72,9 +72,7 @@ def concat(c: Coupler, n: Node, *operands: Labels) -> Labels:
     if not any(x.on(axis) for x in operands):
         joined = c.broadcast(n, [lab.resized(x, axis, 1) for x in operands])
         return lab.resized(joined, axis, size)
-    parts = [
-        np.zeros(x.shape[axis], np.int64) if (v := lab.vector(x, axis)) is None else v for x in operands
-    ]
+    parts = [np.zeros(x.shape[axis], np.int64) if (v := lab.vector(x, axis)) is None else v for x in operands]
     rest = c.broadcast(n, [lab.resized(x.without(x.on(axis)), axis, 1) for x in operands])
     rest = lab.resized(rest, axis, size)
     along = Labels.vector([size if a == axis else 1 for a in range(rank)], axis, np.concatenate(parts))
@@ -96,13 +94,9 @@ def _concat_grids(operands: Sequence[Labels], axis: int) -> Labels:
     whole = [lab.merged(x, axis) for x in operands]
     (dim,) = whole[0].dims(axis)
     shape = np.broadcast_shapes(*(_without(x.terms[0].shape, dim) for x in whole))
-    parts = [
-        np.broadcast_to(x.terms[0], shape[:dim] + (x.shape[axis],) + shape[dim + 1 :]) for x in whole
-    ]
+    parts = [np.broadcast_to(x.terms[0], shape[:dim] + (x.shape[axis],) + shape[dim + 1 :]) for x in whole]
     term = np.concatenate(parts, axis=dim)
-    return Labels(
-        whole[0].factors[:axis] + ((term.shape[dim],),) + whole[0].factors[axis + 1 :], (term,)
-    )
+    return Labels(whole[0].factors[:axis] + ((term.shape[dim],),) + whole[0].factors[axis + 1 :], (term,))
 
 
 def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
@@ -323,9 +317,7 @@ def pad(c: Coupler, n: Node, x: Labels, *_: Labels | None) -> Labels:
             ends[axis] = (c.fresh(before[axis]), c.fresh(after[axis]))
             grown = np.concatenate([ends[axis][0], ids, ends[axis][1]])
             rest = lab.resized(y.without(y.on(axis)), axis, grown.size)
-            along = Labels.vector(
-                [grown.size if a == axis else 1 for a in range(x.rank)], axis, grown
-            )
+            along = Labels.vector([grown.size if a == axis else 1 for a in range(x.rank)], axis, grown)
             rest, along = lab.aligned([rest, along])
             y = Labels(rest.factors, rest.terms + along.terms)
         elif not y.on(axis):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from graphprune.labels import Labels
 
+T = TypeVar("T")
 RuleFunction = Callable[..., Labels | Sequence[Labels]]
 
 
@@ -64,8 +65,8 @@ def all_rules() -> dict[str, Rule]:
     return dict(_RULES)
 
 
-def operand(x: Any) -> Labels:
+def operand(x: T | None) -> T:
     """``x`` itself, for an input that the operator's definition makes mandatory."""
     if x is None:
         raise ValueError("a mandatory input is missing")
-    return x  # type: ignore[no-any-return]
+    return x

@@ -101,7 +101,9 @@ def test_labels_and_groups_of_a_thousand_node_transformer() -> None:
     model = transformer(layers=42)
     assert len(model.graph.node) >= 1000
     seconds = groups_seconds(model)
-    print(f"\n{len(model.graph.node)}-node transformer labels + groups: {seconds * 1e3:.0f} ms (promise: 500 ms)")
+    print(
+        f"\n{len(model.graph.node)}-node transformer labels + groups: {seconds * 1e3:.0f} ms (promise: 500 ms)"
+    )
     assert seconds <= 0.500
 
 
@@ -115,9 +117,7 @@ def hundred_megabytes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_analyze_of_a_hundred_megabyte_file(hundred_megabytes: Path) -> None:
     command = [sys.executable, "-m", "graphprune", "analyze", str(hundred_megabytes), "--json", "-"]
-    seconds = median_seconds(
-        lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), times=3
-    )
+    seconds = median_seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), times=3)
     print(f"\ngraphprune analyze of a 102 MB file, whole process: {seconds:.2f} s (promise: 2 s)")
     assert seconds <= 2.0
 
@@ -134,7 +134,9 @@ session.run(None, {first.name: np.ones([1, 3, 224, 224], np.float32)})
 
 def peak_bytes(command: list[str]) -> int:
     """Peak resident memory of a finished child process."""
-    code = "import resource,subprocess,sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+    code = (
+        "import resource,subprocess,sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+    )
     code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     done = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1]) * 1024
