@@ -9,7 +9,8 @@ import numpy as np
 from graphprune.coupling import Coupling
 from graphprune.edits import Kept
 from graphprune.plan import Indices, Plan
-from graphprune.surgery import Surgery, changed_slices
+from graphprune.sizes import Surgery
+from graphprune.surgery import changed_slices
 
 
 def describe(coupling: Coupling, alive: np.ndarray, surgery: Surgery, **fields: Any) -> Plan:

@@ -6,26 +6,16 @@ Everything that does not change stays bit-identical: names, dynamic axes, metada
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from graphprune.coupler import Slice
 from graphprune.coupling import Coupling
-from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr, SetInput
+from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr
 from graphprune.errors import FidelityError
-from graphprune.frontends.onnx import Register, build_graph
-from graphprune.graph import Graph, Node, Value
-
-
-@dataclass
-class Surgery:
-    """The pruned model, and what a plan must say about names."""
-
-    model: ir.Model
-    renamed: dict[str, str] = field(default_factory=dict)
-    added: dict[str, str] = field(default_factory=dict)
+from graphprune.graph import Graph, Value
+from graphprune.sizes import Surgery, literal, rewrite_sizes
 
 
 def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
@@ -46,7 +36,7 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
                 _set_attribute(nodes[key], edit)
     _update_shapes(coupling, kept, values)
     _remove_dead(model, done)
-    pruned = _rewrite_literals(done, coupling, edits)
+    pruned = rewrite_sizes(done, coupling, edits)
     _remove_dead(model, done)
     _check_shapes(coupling, kept, pruned)
     return done
@@ -166,7 +156,7 @@ def _apply_selections(
             node = nodes[key]
             old = node.outputs[edit.output]
             name = old.name or ""
-            index = _literal(done, f"{name}_indices", edit.indices, f"positions that {name!r} selects")
+            index = literal(done, f"{name}_indices", edit.indices, f"positions that {name!r} selects")
             gather = ir.Node(
                 "",
                 "Gather",
@@ -185,23 +175,6 @@ def _apply_selections(
         edits[key] = [e for e in found if not isinstance(e, ReplaceBySelection)]
 
 
-def _literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
-    """A new initializer with a name of its own."""
-    graph = done.model.graph
-    unique, n = name, 1
-    while unique in graph.initializers:
-        unique, n = f"{name}_{n}", n + 1
-    tensor = ir.Tensor(np.ascontiguousarray(array), name=unique)
-    value = ir.Value(
-        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    if done.model.ir_version < 4:  # before IR 4 every initializer is a graph input too
-        graph.inputs.append(value)
-    done.added[unique] = purpose
-    return value
-
-
 def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) -> None:
     """Recorded shapes (value_info) follow the surviving counts; dynamic axes stay dynamic."""
     for value, labels in coupling.labels.items():
@@ -213,130 +186,6 @@ def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) 
         new = kept.shape(labels)
         dims = [new[a] if isinstance(d, int) and labels.on(a) else d for a, d in enumerate(target.shape)]
         target.shape = ir.Shape(dims)
-
-
-# -- shape constants ------------------------------------------------------------------------------
-
-
-def _rewrite_literals(done: Surgery, coupling: Coupling, edits: dict[str, list[Edit]]) -> Graph:
-    """Walk the pruned model with sizes propagated, mending each shape constant where it is met."""
-    original = coupling.graph
-    shapes = {v.name: v.shape for v in original.inputs if v.shape is not None}
-    patcher = _Patcher(done, original, edits)
-    return build_graph(done.model, shapes, visit=patcher.visit, measure=False)
-
-
-class _Patcher:
-    def __init__(self, done: Surgery, original: Graph, edits: dict[str, list[Edit]]) -> None:
-        self.done = done
-        self.original = original
-        self.edits = edits
-        self.static = not original.guessed
-
-    def visit(self, node: Node, source: ir.Node, register: Register) -> None:
-        key = node.outputs[0].name if node.outputs else ""
-        wanted = {e.index: e for e in self.edits.get(key, ()) if isinstance(e, SetInput)}
-        for edit in wanted.values():
-            self._set_input(node, source, register, edit)
-        if node.op in ("Shape", "Size", "Constant") or _foldable(node):
-            return
-        for index, value in enumerate(node.inputs):
-            if value is not None and index not in wanted:
-                self._keep_data(node, source, register, index, value)
-
-    def _set_input(self, node: Node, source: ir.Node, register: Register, edit: SetInput) -> None:
-        value = node.input(edit.index)
-        if value is None:
-            new = _literal(
-                self.done, f"{node.name}_sizes", edit.array, f"sizes of {node.name!r} after pruning"
-            )
-            _put_input(source, edit.index, new)
-            return
-        if value.known is None:
-            raise FidelityError(
-                f"a size of node {node.name!r} ({value.name!r}) is not known: please report this"
-            )
-        now = value.known.reshape(-1)
-        want = edit.array.reshape(-1).astype(now.dtype)
-        if edit.keep_symbols:
-            want = np.where(now <= 0, now, want)
-        if now.size == want.size and np.array_equal(now, want):
-            return
-        shaped = want.reshape(edit.array.shape if now.size != want.size else value.known.shape)
-        self._replace(node, source, register, edit.index, value, shaped, "a size")
-
-    def _keep_data(self, node: Node, source: ir.Node, register: Register, index: int, value: Value) -> None:
-        """A number computed from sizes and used as data keeps its original value (e.g. 1/sqrt(width))."""
-        before = self.original.values.get(value.name)
-        if value.known is None or value.producer is None or before is None or before.known is None:
-            return
-        if value.stored or before.known.shape != value.known.shape:
-            return
-        if np.array_equal(before.known, value.known):
-            return
-        self._replace(node, source, register, index, value, before.known, "a number")
-
-    def _replace(
-        self,
-        node: Node,
-        source: ir.Node,
-        register: Register,
-        index: int,
-        value: Value,
-        want: np.ndarray,
-        what: str,
-    ) -> None:
-        old = source.inputs[index]
-        assert old is not None
-        purpose = f"{what} of node {node.name!r} after pruning"
-        if (
-            (value.constant and (value.producer is None or value.producer.op == "Constant"))
-            or self.static
-            or value.known is None
-            or value.known.shape != want.shape
-        ):
-            new = _literal(self.done, f"{value.name}_pruned", want, purpose)
-        else:
-            new = self._scaled(source, register, old, value.known, want, purpose)
-        _put_input(source, index, new)
-
-    def _scaled(
-        self,
-        source: ir.Node,
-        register: Register,
-        old: ir.Value,
-        now: np.ndarray,
-        want: np.ndarray,
-        purpose: str,
-    ) -> ir.Value:
-        """Correct the entries that pruning changed and leave run-time sizes to the run.
-
-        An entry may be the product of a pruned and a dynamic size, so it is multiplied by wanted / now
-        rather than replaced.
-        """
-        name = f"{old.name}_pruned"
-        same = now == want
-        factor = _literal(self.done, f"{name}_times", np.where(same, 1, want).astype(now.dtype), purpose)
-        divisor = _literal(self.done, f"{name}_over", np.where(same, 1, now).astype(now.dtype), purpose)
-        product = ir.Node("", "Mul", [old, factor], name=f"{name}_mul")
-        quotient = ir.Node("", "Div", [product.outputs[0], divisor], name=f"{name}_div")
-        product.outputs[0].name, quotient.outputs[0].name = f"{name}_product", name
-        for node in (product, quotient):
-            source.prepend(node)
-            self.done.added[node.name or ""] = purpose
-        register(product.outputs[0], np.where(same, now, now * want))
-        register(quotient.outputs[0], want)
-        return quotient.outputs[0]
-
-
-def _foldable(node: Node) -> bool:
-    return bool(node.inputs) and all(v is None or v.known is not None for v in node.inputs)
-
-
-def _put_input(node: ir.Node, index: int, value: ir.Value) -> None:
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
 
 
 # -- tidying --------------------------------------------------------------------------------------

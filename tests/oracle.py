@@ -87,8 +87,11 @@ def _computed(model: onnx.ModelProto, name: str) -> np.ndarray:
             needed |= set(node.input)
     del copy.graph.node[:]
     copy.graph.node.extend(reversed(nodes))
+    used = {i for node in nodes for i in node.input}
+    kept = [i for i in model.graph.input if i.name in used]  # their shapes alone matter
     del copy.graph.input[:]
-    return session(copy).run(None, {})[0]
+    copy.graph.input.extend(kept)
+    return session(copy).run(None, inputs(copy, 0))[0]
 
 
 def _store(model: onnx.ModelProto, name: str, array: np.ndarray) -> None:
@@ -143,7 +146,8 @@ def _keep_only(model: onnx.ModelProto, name: str, axes: Mapping[int, list[int]])
     node = model.graph.node[index]
     shape = _shape(model, node.input[0])
     same_shape = not node.op_type.startswith("Reduce")
-    count = len(node.input) if node.op_type == "LayerNormalization" else 1
+    every = node.op_type.endswith(("LayerNormalization", "RMSNormalization"))
+    count = len(node.input) if every else 1
     before: list[onnx.NodeProto] = []
     after: list[onnx.NodeProto] = []
     for axis, gone in axes.items():

@@ -321,7 +321,8 @@ class Builder:
     def combine(self, a: str, b: str) -> str:
         kind = self.pick(["Add"] * 5 + ["Mul", "Sub", "Max", "Min", "Sum", "Mean", "Where", "Div", "Pow"])
         if kind == "Where":
-            return self.op("Where", self.op("Greater", a, b), a, self.op("Sigmoid", b))
+            # continuous where the two are equal, or rounding would decide
+            return self.op("Where", self.op("Greater", a, b), a, b)
         if kind == "Div":
             return self.op("Div", a, self.op("Add", self.op("Abs", b), self.scalar(1)))
         if kind == "Pow":
@@ -413,6 +414,8 @@ def dense_concat(b: Builder, x: Tensor) -> Tensor:
 @block(IMAGE)
 def csp_split(b: Builder, x: Tensor) -> Tensor:
     c = x.dims[0]
+    if c < 2:
+        return conv(b, x)
     first = int(b.rng.integers(1, c))
     sizes = [c // 2, c - c // 2] if b.chance(0.5) else [first, c - first]
     parts = [Tensor(p, (s, *x.dims[1:])) for p, s in zip(b.split(x.name, sizes, 1), sizes, strict=True)]
@@ -426,6 +429,8 @@ def csp_split(b: Builder, x: Tensor) -> Tensor:
 @block(IMAGE)
 def channel_slice(b: Builder, x: Tensor) -> Tensor:
     c = x.dims[0]
+    if c < 2:
+        return conv(b, x)
     if b.chance(0.5):
         start = int(b.rng.integers(0, c // 2))
         y = b.slice(x.name, start, b.pick([c, 2**31, start + c // 2]), 1)

@@ -24,6 +24,7 @@ FLOW = [
     ["groups"],
     ["cost"],
     ["criteria", "selection", "budget"],
+    ["sizes"],
     ["surgery"],
     ["planning"],
     ["reference"],
@@ -36,7 +37,7 @@ FLOW = [
 """First to last. Modules that are not listed may stand anywhere, as long as they open no way back."""
 
 READS_ONNX_IR = {
-    "frontends", "surgery", "reference", "running", "feeds", "probes", "proof", "writing", "analysis",
+    "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "proof", "writing", "analysis",
     "pruning", "api",
 }  # fmt: skip
 READS_ONNX = {"frontends", "folding", "api", "writing"}

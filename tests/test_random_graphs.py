@@ -229,6 +229,9 @@ FOUND = {
     "labels that DepthToSpace moves to space": (Recipe((("depth_to_space", 971),), 1249, 17, 1), 1249),
     "weight of a dense and a grouped convolution": (Recipe((("shuffle_unit", 575),), 1531, 13, 1), 1531),
     "constant computed from a quantised one": (Recipe((("focus", 223), ("scale", 39)), 2520, 17, 1), 2520),
+    "selection that is an output of the model": (
+        Recipe((("channel_slice", 154), ("output", 341)), 12205, 13, 1), 12205,
+    ),
 }  # fmt: skip
 
 

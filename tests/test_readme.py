@@ -57,7 +57,7 @@ def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     onnx.save(small_network(), "model.onnx")
     assert len(PYTHON_BLOCKS) == 3
     for block in PYTHON_BLOCKS:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     assert Path("small.onnx").exists()
     assert registry.find_rule("example.com::Scale2") is not None
 
@@ -100,7 +100,7 @@ def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("build", [small_network, grouped_network])
 def test_numpy_and_the_plan_rebuild_the_masked_original(build: Any) -> None:
-    namespace: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"__name__": "readme"}
     exec(next(block for block in PYTHON_BLOCKS if "def masked_weights" in block), namespace)
     original = build()
     result = graphprune.prune(original, sparsity=0.5, method="random", seed=1, multiple_of=1)

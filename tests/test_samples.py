@@ -1,4 +1,4 @@
-"""Every sample architecture at 30 and 50 %, exact by default, attention by heads and by width."""
+"""Every sample architecture at 30 and 50 %, exact by default, attention by heads, widths and both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_sample_prunes_exactly(
             assert share < 0.35
 
 
-@pytest.mark.parametrize("attention", ["heads", "width"])
+@pytest.mark.parametrize("attention", ["heads", "width", "both"])
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_prune_through_layernorm(
     name: str, attention: str, exported: dict[str, Path], tmp_path_factory: pytest.TempPathFactory

@@ -42,16 +42,18 @@ def build_graph(
     *,
     visit: Visit | None = None,
     measure: bool = True,
+    expected: Mapping[str, tuple[tuple[int, ...], str]] | None = None,
 ) -> Graph:
     """Turn ``model`` into a Graph.
 
     ``input_shapes`` gives sizes for inputs with dynamic axes; others are guessed and listed in
     ``Graph.guessed``. ``visit`` is called before each node is read and may edit the node in place
-    (surgery uses it). ``measure`` allows one onnxruntime run for shapes that inference cannot find.
+    (surgery uses it). ``measure`` allows one onnxruntime run for shapes that inference cannot find;
+    ``expected`` (value name -> shape and dtype) tells them without a run.
 
     Raises OptionError for shapes that do not fit the model's inputs.
     """
-    graph = _Builder(model, input_shapes or {}, visit).build()
+    graph = _Builder(model, input_shapes or {}, visit, expected).build()
     unknown = [
         v
         for v in graph.values.values()

@@ -9,7 +9,7 @@ from graphprune.rules.registry import rule
 
 
 @rule(
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil",
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil",
     "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
     "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal",
     "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
@@ -24,6 +24,12 @@ def unary(c: Coupler, n: Node, x: Labels, *others: Labels | None) -> tuple[Label
     if extra:
         x = c.broadcast(n, [c.settle(x, n), *(c.settle(o, n) for o in extra)])
     return tuple(x for _ in n.outputs)
+
+
+@rule("CastLike", settle=False, weights=True)
+def cast_like(c: Coupler, n: Node, x: Labels, _: Labels) -> Labels:
+    """The same positions; of the other operand only the element type matters."""
+    return x
 
 
 @rule(

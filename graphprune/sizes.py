@@ -1,0 +1,204 @@
+"""Shape constants of a pruned model: Reshape targets, Split sizes, Expand shapes and the like.
+
+Sizes that a graph computes from its tensors follow by themselves. The model is walked once with sizes
+propagated; where a size does not come out as the surviving labels say, it is mended on the spot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.coupling import Coupling
+from graphprune.edits import Edit, SetInput
+from graphprune.errors import FidelityError
+from graphprune.frontends.onnx import Register, build_graph
+from graphprune.graph import Graph, Node, Value
+
+
+@dataclass
+class Surgery:
+    """The pruned model, and what a plan must say about names."""
+
+    model: ir.Model
+    renamed: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)
+
+
+def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
+    """A new initializer with a name of its own."""
+    graph = done.model.graph
+    unique, n = name, 1
+    while unique in graph.initializers:
+        unique, n = f"{name}_{n}", n + 1
+    tensor = ir.Tensor(np.ascontiguousarray(array), name=unique)
+    value = ir.Value(
+        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    if done.model.ir_version < 4:  # before IR 4 every initializer is a graph input too
+        graph.inputs.append(value)
+    done.added[unique] = purpose
+    return value
+
+
+def rewrite_sizes(done: Surgery, coupling: Coupling, edits: dict[str, list[Edit]]) -> Graph:
+    """Walk the pruned model with sizes propagated, mending each shape constant where it is met."""
+    original = coupling.graph
+    shapes = {v.name: v.shape for v in original.inputs if v.shape is not None}
+    patcher = _Patcher(done, original, edits)
+    return build_graph(done.model, shapes, visit=patcher.visit, measure=False)
+
+
+class _Patcher:
+    def __init__(self, done: Surgery, original: Graph, edits: dict[str, list[Edit]]) -> None:
+        self.done = done
+        self.original = original
+        self.edits = edits
+        self.static = not original.guessed
+
+    def visit(self, node: Node, source: ir.Node, register: Register) -> None:
+        key = node.outputs[0].name if node.outputs else ""
+        wanted = {e.index: e for e in self.edits.get(key, ()) if isinstance(e, SetInput)}
+        for edit in wanted.values():
+            self._set_input(node, source, register, edit)
+        if node.op in ("Shape", "Size", "Constant") or _foldable(node):
+            return
+        for index, value in enumerate(node.inputs):
+            if value is not None and index not in wanted:
+                self._keep_data(node, source, register, index, value)
+
+    def _set_input(self, node: Node, source: ir.Node, register: Register, edit: SetInput) -> None:
+        value = node.input(edit.index)
+        if value is None:
+            new = literal(
+                self.done, f"{node.name}_sizes", edit.array, f"sizes of {node.name!r} after pruning"
+            )
+            _put_input(source, edit.index, new)
+            return
+        if value.known is None:
+            raise FidelityError(
+                f"a size of node {node.name!r} ({value.name!r}) is not known: please report this"
+            )
+        now = value.known.reshape(-1)
+        want = edit.array.reshape(-1).astype(now.dtype)
+        if edit.keep_symbols:
+            want = np.where(now <= 0, now, want)
+        if now.size == want.size and np.array_equal(now, want):
+            return
+        shaped = want.reshape(edit.array.shape if now.size != want.size else value.known.shape)
+        self._replace(node, source, register, edit.index, value, shaped, "a size")
+
+    def _keep_data(self, node: Node, source: ir.Node, register: Register, index: int, value: Value) -> None:
+        """A number computed from sizes and used as data keeps its original value (e.g. 1/sqrt(width))."""
+        before = self.original.values.get(value.name)
+        if value.known is None or value.producer is None or before is None or before.known is None:
+            return
+        if value.stored or before.known.shape != value.known.shape:
+            return
+        if np.array_equal(before.known, value.known):
+            return
+        self._replace(node, source, register, index, value, before.known, "a number")
+
+    def _replace(
+        self,
+        node: Node,
+        source: ir.Node,
+        register: Register,
+        index: int,
+        value: Value,
+        want: np.ndarray,
+        what: str,
+    ) -> None:
+        old = source.inputs[index]
+        assert old is not None
+        purpose = f"{what} of node {node.name!r} after pruning"
+        if (
+            (value.constant and (value.producer is None or value.producer.op == "Constant"))
+            or self.static
+            or value.known is None
+            or value.known.shape != want.shape
+        ):
+            new = literal(self.done, f"{value.name}_pruned", want, purpose)
+        else:
+            new = self._joined(source, register, value, want, purpose) or self._scaled(
+                source, register, old, value.known, want, purpose
+            )
+        _put_input(source, index, new)
+
+    def _joined(
+        self, source: ir.Node, register: Register, value: Value, want: np.ndarray, purpose: str
+    ) -> ir.Value | None:
+        """A target joined from run-time and literal sizes: only the literals change. None where it is not."""
+        node = value.producer
+        if node is None or node.op != "Concat" or value.known is None or want.ndim != 1:
+            return None
+        old = next(v for v in source.inputs if v is not None and v.name == value.name).producer()
+        assert old is not None
+        pieces: list[ir.Value | None] = list(old.inputs)
+        start = 0
+        for i, piece in enumerate(node.inputs):
+            if piece is None or piece.known is None:
+                return None
+            part = want[start : start + piece.size]
+            start += piece.size
+            if np.array_equal(part, piece.known):
+                continue
+            if not _is_literal(piece):
+                return None
+            pieces[i] = literal(self.done, f"{piece.name}_pruned", part.astype(piece.known.dtype), purpose)
+        name = f"{value.name}_pruned"
+        joined = ir.Node("", "Concat", pieces, [ir.AttrInt64("axis", 0)], name=f"{name}_concat")
+        joined.outputs[0].name = name
+        source.prepend(joined)
+        self.done.added[joined.name or ""] = purpose
+        register(joined.outputs[0], want)
+        return joined.outputs[0]
+
+    def _scaled(
+        self,
+        source: ir.Node,
+        register: Register,
+        old: ir.Value,
+        now: np.ndarray,
+        want: np.ndarray,
+        purpose: str,
+    ) -> ir.Value:
+        """Correct the entries that pruning changed and leave run-time sizes to the run.
+
+        An entry may be the product of a pruned and a dynamic size, so it is multiplied by wanted / now
+        rather than replaced.
+        """
+        name = f"{old.name}_pruned"
+        same = now == want
+        factor = literal(self.done, f"{name}_times", np.where(same, 1, want).astype(now.dtype), purpose)
+        divisor = literal(self.done, f"{name}_over", np.where(same, 1, now).astype(now.dtype), purpose)
+        product = ir.Node("", "Mul", [old, factor], name=f"{name}_mul")
+        quotient = ir.Node("", "Div", [product.outputs[0], divisor], name=f"{name}_div")
+        product.outputs[0].name, quotient.outputs[0].name = f"{name}_product", name
+        for node in (product, quotient):
+            source.prepend(node)
+            self.done.added[node.name or ""] = purpose
+        register(product.outputs[0], np.where(same, now, now * want))
+        register(quotient.outputs[0], want)
+        return quotient.outputs[0]
+
+
+def _is_literal(value: Value) -> bool:
+    """Whether a known value is the same for every input shape."""
+    node = value.producer
+    if node is None or node.op == "Constant":
+        return value.constant
+    return node.op not in ("Shape", "Size") and all(v is None or _is_literal(v) for v in node.inputs)
+
+
+def _foldable(node: Node) -> bool:
+    return bool(node.inputs) and all(v is None or v.known is not None for v in node.inputs)
+
+
+def _put_input(node: ir.Node, index: int, value: ir.Value) -> None:
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
