@@ -95,7 +95,7 @@ MethodOption = Annotated[
 AllocationOption = Annotated[
     Allocation,
     typer.Option(
-        "--allocation", help="Rank channels over the whole model, or take the same share everywhere."
+        "--allocation", help="Take the same share of every group, or rank channels over the whole model."
     ),
 ]
 MultipleOfOption = Annotated[

@@ -21,7 +21,7 @@ def prune(
     params: options.ParamsOption = None,
     macs: options.MacsOption = None,
     method: options.MethodOption = "magnitude",
-    allocation: options.AllocationOption = options.Allocation.everywhere,
+    allocation: options.AllocationOption = options.Allocation.uniform,
     multiple_of: options.MultipleOfOption = "auto",
     min_channels: options.MinChannelsOption = 1,
     ratio: options.RatioOption = None,

@@ -48,7 +48,7 @@ class Analysis:
 
     @cached_property
     def frozen_reasons(self) -> dict[Node, str]:
-        """Why a node's output channels stay, for nodes that make channels."""
+        """Why a node's output channels stay, and for operators that freeze what others make, why."""
         found: dict[Node, str] = {}
         for ids, node in self.coupling.coupler.born:
             channels = self.coupling.of(ids)
@@ -57,8 +57,10 @@ class Analysis:
             if event is not None:
                 where = f" ({event.node.op} {event.node.name!r})" if event.node is not None else ""
                 found.setdefault(node, event.reason.value + where)
+        makers = {node for _, node in self.coupling.coupler.born}
         for event in self.coupling.coupler.frozen:
-            if event.node is not None:
+            stuck = self.coupling.born & self.coupling.frozen
+            if event.node is not None and event.node not in makers and stuck[self.coupling.of(event.ids)].any():
                 found.setdefault(event.node, event.reason.value)
         return found
 

@@ -129,7 +129,7 @@ def prune(
     params: float | None = None,
     macs: float | None = None,
     method: str = "magnitude",
-    allocation: str = "global",
+    allocation: str = "uniform",
     multiple_of: int | None = None,
     min_channels: int = 1,
     ratios: Mapping[str, float] | None = None,

@@ -59,7 +59,7 @@ def prune_to(
     share: float, folder: Path, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
 ) -> Row:
     """Remove ``share`` of the channels, write the file, and measure what was written."""
-    result = graphprune.prune(MODEL, sparsity=share, allocation="uniform", multiple_of=1)
+    result = graphprune.prune(MODEL, sparsity=share, multiple_of=1)
     path = result.save(folder / f"resnet20_{share:.0%}.onnx")
     plan = result.plan
     return Row(
