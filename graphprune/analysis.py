@@ -60,7 +60,11 @@ class Analysis:
         makers = {node for _, node in self.coupling.coupler.born}
         for event in self.coupling.coupler.frozen:
             stuck = self.coupling.born & self.coupling.frozen
-            if event.node is not None and event.node not in makers and stuck[self.coupling.of(event.ids)].any():
+            if (
+                event.node is not None
+                and event.node not in makers
+                and stuck[self.coupling.of(event.ids)].any()
+            ):
                 found.setdefault(event.node, event.reason.value)
         return found
 

@@ -71,8 +71,10 @@ def _imbalance(channels: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
     return stacked[stacked.any(axis=1)]
 
 
-def _two_partitions(channels: np.ndarray, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Row of every channel in each of (at most) two partitions with equally many rows, else None."""
+def _two_partitions(
+    channels: np.ndarray, rows: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Row of every channel in each of (at most) two partitions, and their number of rows, else None."""
     position = np.full(int(max([channels.max(initial=0), *(r.max(initial=0) for r in rows)])) + 1, -1)
     position[channels] = np.arange(channels.size)
     found: dict[bytes, tuple[np.ndarray, int]] = {}
@@ -89,12 +91,11 @@ def _two_partitions(channels: np.ndarray, rows: Sequence[np.ndarray]) -> tuple[n
     kinds = list(found.values())
     if len(kinds) > 2 or len({n for _, n in kinds}) != 1:
         return None
-    return kinds[0][0], kinds[-1][0]
+    return kinds[0][0], kinds[-1][0], kinds[0][1]
 
 
-def _match(first: np.ndarray, second: np.ndarray, scores: np.ndarray) -> list[list[int]]:
+def _match(first: np.ndarray, second: np.ndarray, n: int, scores: np.ndarray) -> list[list[int]]:
     """One channel from every row of both partitions at a time: cheapest perfect matchings."""
-    n = int(max(first.max(initial=0), second.max(initial=0))) + 1
     cells: list[list[deque[int]]] = [[deque() for _ in range(n)] for _ in range(n)]
     for i in np.argsort(scores, kind="stable").tolist():
         cells[first[i]][second[i]].append(i)

@@ -21,6 +21,8 @@ from graphprune.reasons import Reason
 
 Rewrite = Callable[[Kept], Sequence[Edit]]
 
+_PASSES = ("Identity", "Cast", "DequantizeLinear", "QuantizeLinear")
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
@@ -366,6 +368,9 @@ class Coupler:
             known = Slice(tensor, axis, ids, rows=ids.shape[0])
             self._row_slices[key] = known
             self.slices = [s for s in self.slices if (s.tensor, s.axis) != key] + [known]
+            plain = lab.vector(self.stored(tensor), axis)
+            if plain is not None and not _read_once(tensor):
+                self.tie(ids, plain)  # another reader knows the axis by these
             return True
         if known.rows != ids.shape[0]:
             self.freeze(known.ids, Reason.SHARED_LAYOUT, node)
@@ -389,7 +394,14 @@ class Coupler:
             node = value.producer
             if node is None or not node.inputs or node.inputs[0] is None:
                 return None
-            if node.op not in ("Identity", "Cast", "DequantizeLinear", "QuantizeLinear"):
+            if node.op not in _PASSES:
                 return None
             value = node.inputs[0]
         return value
+
+
+def _read_once(value: Value) -> bool:
+    """Whether one node alone reads a stored tensor, seen through operators of one operand."""
+    while len(value.consumers) == 1 and value.consumers[0].op in _PASSES:
+        value = value.consumers[0].outputs[0]
+    return len(value.consumers) == 1

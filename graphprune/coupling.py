@@ -318,7 +318,7 @@ def _replace_region(coupling: Coupling, nodes: list[Node], ragged: set[Value]) -
             return False
     (source,) = entries
     x = coupling.labels[source]
-    if x is None or len(x.tracked()) != 1:
+    if x is None or len(x.terms) != 1 or len(x.tracked()) != 1:
         return False
     (axis,) = x.tracked()
     positions = _simulate(coupling.graph, nodes, source)
@@ -345,6 +345,11 @@ def _is_tracked(coupling: Coupling, value: Value) -> bool:
 
 
 def _leaves(value: Value, inside: set[Node]) -> bool:
+    if value.known is not None:  # sizes: they may pass through other nodes as long as they end inside
+        return value.is_output or any(
+            n not in inside and any(o.known is None or _leaves(o, inside) for o in n.outputs)
+            for n in value.consumers
+        )
     return value.is_output or any(n not in inside for n in value.consumers)
 
 

@@ -134,7 +134,7 @@ def _steps(
 def _protected(groups: Groups, scores: np.ndarray, movable: np.ndarray, min_channels: int) -> np.ndarray:
     """The best channels of every axis, so that no axis is emptied."""
     protected = np.zeros(movable.size, bool)
-    for channels in _axes(groups):
+    for channels in _axes(groups, min_channels):
         unique = np.unique(channels)
         stays = ~movable[unique] | protected[unique]
         missing = min(min_channels, unique.size) - int(np.count_nonzero(stays))
@@ -145,8 +145,8 @@ def _protected(groups: Groups, scores: np.ndarray, movable: np.ndarray, min_chan
     return protected
 
 
-def _axes(groups: Groups) -> list[np.ndarray]:
-    """Distinct vectors of coupled channels along the axes of all tensors, short ones first."""
+def _axes(groups: Groups, least: int) -> list[np.ndarray]:
+    """Distinct vectors of coupled channels along axes of tensors with fewer than ``least`` frozen ones."""
     coupling = groups.coupling
     found: dict[bytes, np.ndarray] = {}
 
@@ -157,7 +157,7 @@ def _axes(groups: Groups) -> list[np.ndarray]:
         else:
             sides = [channels[~derived]]
         for side in sides:
-            if not coupling.frozen[side].any():
+            if coupling.frozen[side].sum() < least:
                 found.setdefault(side.tobytes(), side)
 
     # A position of an axis stays while anything in it does, so an axis is empty only when its term is.

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.coupling import Coupling
-from graphprune.edits import Edit, SetInput
+from graphprune.edits import Edit, Kept, SetInput
 from graphprune.errors import FidelityError
 from graphprune.frontends.onnx import Register, build_graph
 from graphprune.graph import Graph, Node, Value
@@ -33,7 +33,7 @@ def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Val
     unique, n = name, 1
     while unique in graph.initializers:
         unique, n = f"{name}_{n}", n + 1
-    tensor = ir.Tensor(np.ascontiguousarray(array), name=unique)
+    tensor = ir.Tensor(np.array(array, order="C"), name=unique)  # keeps rank 0
     value = ir.Value(
         name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
@@ -44,12 +44,17 @@ def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Val
     return value
 
 
-def rewrite_sizes(done: Surgery, coupling: Coupling, edits: dict[str, list[Edit]]) -> Graph:
+def rewrite_sizes(done: Surgery, coupling: Coupling, kept: Kept, edits: dict[str, list[Edit]]) -> Graph:
     """Walk the pruned model with sizes propagated, mending each shape constant where it is met."""
     original = coupling.graph
     shapes = {v.name: v.shape for v in original.inputs if v.shape is not None}
     patcher = _Patcher(done, original, edits)
-    return build_graph(done.model, shapes, visit=patcher.visit, measure=False)
+    expected = {
+        value.name: (kept.shape(x), value.dtype)
+        for value, x in coupling.labels.items()
+        if x is not None and not value.constant
+    }
+    return build_graph(done.model, shapes, visit=patcher.visit, measure=False, expected=expected)
 
 
 class _Patcher:

@@ -36,7 +36,7 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
                 _set_attribute(nodes[key], edit)
     _update_shapes(coupling, kept, values)
     _remove_dead(model, done)
-    pruned = rewrite_sizes(done, coupling, edits)
+    pruned = rewrite_sizes(done, coupling, kept, edits)
     _remove_dead(model, done)
     _check_shapes(coupling, kept, pruned)
     return done
@@ -169,7 +169,7 @@ def _apply_selections(
             old.name = f"{name}_unused"
             new.name = name
             node.append(gather)
-            old.replace_all_uses_with(new)
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
             values[name] = new
             done.added[gather.name or ""] = f"selects what the movement chain ending in {node.name!r} did"
         edits[key] = [e for e in found if not isinstance(e, ReplaceBySelection)]

@@ -220,7 +220,7 @@ def test_magnitude_removes_the_smallest() -> None:
             array = stored["w2"].copy()
             array[:, shrunk] *= 1e-3
             tensor.CopyFrom(numpy_helper.from_array(array, "w2"))
-    result = graphprune.prune(proto, sparsity=3 / 56, multiple_of=1)
+    result = graphprune.prune(proto, sparsity=3 / 56, allocation="global", multiple_of=1)
     assert result.plan.removed["w1"]["0"] == shrunk
     assert "0" not in result.plan.removed["w2"]
 

@@ -24,8 +24,8 @@ from graphprune.errors import ModelError, PlanError
 from graphprune.frontends.loading import load_model
 from graphprune.measures import is_vacuous, relative_difference
 from graphprune.plan import Plan, plan_path
-from graphprune.reference import build_reference
 from graphprune.proof import Fidelity, source_sha256, verify_files, verify_models
+from graphprune.reference import build_reference
 
 Weights = dict[str, np.ndarray]
 
