@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/python -m sample_models.demo
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -n 2
 
 check: setup
 	$(BIN)/ruff check .
