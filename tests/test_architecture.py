@@ -20,6 +20,8 @@ FLOW = [
     ["frontends"],
     ["coupler"],
     ["rules"],
+    ["resolution"],
+    ["chains"],
     ["coupling"],
     ["groups"],
     ["cost"],
