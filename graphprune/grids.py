@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from graphprune.coupler import Product
+from graphprune.records import Product
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from graphprune.coupler import Slice
 from graphprune.coupling import Coupling
 from graphprune.graph import Node, Value
+from graphprune.records import Slice
 
 if TYPE_CHECKING:
     import networkx

@@ -24,7 +24,4 @@ class Reason(Enum):
     REARRANGED = "positions move in a way that cannot be written as one selection"
     TOO_LARGE = "the axis is too large to label"
     SHARED_LAYOUT = "one stored tensor is read in two incompatible ways"
-    NOT_A_CHANNEL = "no operator makes channels along this axis"
     LAST = "only one channel: an axis is never emptied"
-    EXCLUDED = "excluded by option"
-    UNBALANCED = "no set of channels can go without unbalancing convolution groups"

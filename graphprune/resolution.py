@@ -10,11 +10,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from graphprune.coupler import Coupler, Frozen
+from graphprune.coupler import Coupler
 from graphprune.edits import Kept
 from graphprune.graph import Graph, Value
 from graphprune.grids import Grids, further_ties, parents_of
 from graphprune.labels import Labels
+from graphprune.records import Frozen
 
 
 @dataclass(eq=False)

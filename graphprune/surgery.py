@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.coupler import Slice
 from graphprune.coupling import Coupling
 from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr
 from graphprune.errors import FidelityError
 from graphprune.graph import Graph, Value
+from graphprune.records import Slice
 from graphprune.sizes import Surgery, literal, rewrite_sizes
 
 

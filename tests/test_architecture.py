@@ -18,6 +18,7 @@ FLOW = [
     ["errors", "reasons", "labels", "graph"],
     ["edits", "plan", "folding"],
     ["frontends"],
+    ["records"],
     ["coupler"],
     ["rules"],
     ["resolution"],

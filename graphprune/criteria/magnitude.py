@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphprune.coupler import Slice
 from graphprune.criteria.registry import criterion
 from graphprune.graph import Value
 from graphprune.groups import Groups
+from graphprune.records import Slice
 
 Reduce = Callable[[np.ndarray, int], np.ndarray]
 

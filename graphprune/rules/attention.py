@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphprune import labels as lab
-from graphprune.coupler import Coupler, Work
+from graphprune.coupler import Coupler
 from graphprune.edits import Kept, SetAttr
 from graphprune.graph import Node
 from graphprune.labels import Labels
 from graphprune.reasons import Reason
+from graphprune.records import Work
 from graphprune.rules.registry import operand, rule
 
 

@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from graphprune import labels as lab
-from graphprune.coupler import Coupler, Work
+from graphprune.coupler import Coupler
 from graphprune.edits import SetAttr
 from graphprune.graph import Node, Value
 from graphprune.labels import Labels
 from graphprune.reasons import Reason
+from graphprune.records import Work
 from graphprune.rules.registry import operand, rule
 
 
