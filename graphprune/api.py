@@ -196,7 +196,7 @@ def verify(
         plan = plan_path(second.path)
     found = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     if found.source_sha256 != first.sha256():
-        raise PlanError(f"the plan does not belong to {first.name}: it was made from another file")
+        raise PlanError(f"the plan was not made from {first.name}: give the file that was pruned")
     return verify_models(first.ir, second.ir, found, input_shapes=_shapes(input_shapes))
 
 

@@ -6,12 +6,9 @@ which the masked original itself amplifies rounding cannot tell right from wrong
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +16,10 @@ import onnx_ir as ir
 
 from graphprune.errors import ModelError, PlanError
 from graphprune.feeds import STYLES, InputSpec, draw, input_specs
-from graphprune.frontends.loading import load_model
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Node
 from graphprune.measures import differences, is_vacuous, worst, worst_by_name
 from graphprune.plan import Plan
-from graphprune.plan import plan_path as beside
 from graphprune.probes import Probes, float_inputs
 from graphprune.reference import build_reference
 from graphprune.running import Feed, Results, Session, first_line
@@ -121,33 +116,6 @@ def verify_models(
     if worst(diffs) > allowed:
         where = _first_difference(reference, pruned, graph, trials[0][0], allowed)
     return verdict.of(diffs, distance, is_vacuous(masked, diffs), len(trials), where)
-
-
-def verify_files(
-    original_path: str | os.PathLike[str],
-    pruned_path: str | os.PathLike[str],
-    plan_path: str | os.PathLike[str] | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Fidelity:
-    """``verify_models`` on files; the plan is the one beside the pruned file unless another is named.
-
-    Raises PlanError where the plan is missing or was made from another original.
-    """
-    pruned = Path(pruned_path)
-    plan = Plan.load(beside(pruned) if plan_path is None else Path(plan_path))
-    original_model, _ = load_model(original_path)
-    if plan.source_sha256 != source_sha256(original_path):
-        raise PlanError(
-            f"the plan was not made from {os.fspath(original_path)}: give the file that was pruned "
-            f"(sha256 {plan.source_sha256[:12]}...)"
-        )
-    return verify_models(original_model, load_model(pruned)[0], plan, input_shapes=input_shapes)
-
-
-def source_sha256(path: str | os.PathLike[str]) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def default_tolerance(graph: Graph) -> float:

@@ -264,7 +264,7 @@ def test_plan_of_another_original_is_refused(tmp_path: Path) -> None:
     onnx.save(small_model(batch=1), tmp_path / "b.onnx")
     out = graphprune.prune(tmp_path / "a.onnx", sparsity=0.5).save(tmp_path / "out.onnx")
     assert graphprune.verify(tmp_path / "a.onnx", out).holds
-    with pytest.raises(graphprune.PlanError, match="does not belong"):
+    with pytest.raises(graphprune.PlanError, match="was not made from"):
         graphprune.verify(tmp_path / "b.onnx", out)
     plan = json.loads((tmp_path / "out.plan.json").read_text())
     plan["surprise"] = 1

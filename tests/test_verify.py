@@ -20,11 +20,12 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import graphprune
 from graphprune.errors import ModelError, PlanError
 from graphprune.frontends.loading import load_model
 from graphprune.measures import is_vacuous, relative_difference
 from graphprune.plan import Plan, plan_path
-from graphprune.proof import Fidelity, source_sha256, verify_files, verify_models
+from graphprune.proof import Fidelity, verify_models
 from graphprune.reference import build_reference
 
 Weights = dict[str, np.ndarray]
@@ -722,11 +723,11 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_files_with_the_plan_beside_them(files: tuple[Path, Path], tmp_path: Path) -> None:
-    assert source_sha256(files[0]) == hashlib.sha256(files[0].read_bytes()).hexdigest()
-    assert verify_files(*files).holds
+    assert graphprune.load(files[0]).sha256() == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert graphprune.verify(*files).holds
     moved = tmp_path / "elsewhere.json"
     plan_path(files[1]).rename(moved)
-    assert verify_files(*files, moved).holds
+    assert graphprune.verify(*files, moved).holds
 
 
 def test_plan_of_another_original_is_refused(files: tuple[Path, Path]) -> None:
@@ -734,13 +735,13 @@ def test_plan_of_another_original_is_refused(files: tuple[Path, Path]) -> None:
     other["w3"] = other["w3"] + 1
     onnx.save(proto(CHAIN, other), files[0])
     with pytest.raises(PlanError, match="was not made from"):
-        verify_files(*files)
+        graphprune.verify(*files)
 
 
 def test_missing_plan_is_refused(files: tuple[Path, Path]) -> None:
     plan_path(files[1]).unlink()
     with pytest.raises(PlanError, match="no such plan"):
-        verify_files(*files)
+        graphprune.verify(*files)
 
 
 @pytest.mark.parametrize(
@@ -770,11 +771,11 @@ def test_external_data(
     onnx.save(
         proto(CHAIN, chain()), target, save_as_external_data=True, size_threshold=0, location="net.data"
     )
-    made = Plan(source_sha256=source_sha256(target), **CHAIN_PLAN)
+    made = Plan(source_sha256=graphprune.load(target).sha256(), **CHAIN_PLAN)
     plan_path(files[1]).write_text(made.to_json(), encoding="utf-8")
-    found = verify_files(target, files[1])
+    found = graphprune.verify(target, files[1])
     assert found.holds
     assert found.max_rel_diff < 1e-5
     wrong = cut_chain(chain()) | {"w2": cut_chain(chain(), [0, 4])["w2"]}
     onnx.save(proto(CHAIN, wrong), files[1])
-    assert not verify_files(target, files[1]).holds
+    assert not graphprune.verify(target, files[1]).holds
