@@ -6,7 +6,7 @@ so that a misreading on one side shows as a difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -187,19 +187,29 @@ def inputs(model: onnx.ModelProto, seed: int, batch: int = 2) -> dict[str, np.nd
     return feeds
 
 
-def runs(model: onnx.ModelProto, seeds: range, batch: int = 2) -> Iterator[list[np.ndarray]]:
-    """Outputs for random inputs."""
-    ready = session(model)
-    for seed in seeds:
-        yield ready.run(None, inputs(model, seed, batch))
-
-
 def difference(reference: onnx.ModelProto, pruned: onnx.ModelProto, batch: int = 2) -> float:
-    """Largest max|a - b| / max|b| over outputs and two random inputs."""
+    """Largest max|a - b| / max|b| over outputs and two random inputs.
+
+    Inputs on which the reference itself amplifies rounding (the next float beside each entry moves it by
+    more than a tenth of the tolerance) tell nothing and are passed over; two of twelve must be left.
+    """
+    first, second = session(reference), session(pruned)
+    found: list[float] = []
+    for seed in range(12):
+        feed = inputs(reference, seed, batch)
+        nudged = {name: np.nextafter(x, np.float32(np.inf)) for name, x in feed.items()}
+        wanted = first.run(None, feed)
+        if _apart(first.run(None, nudged), wanted) <= TOLERANCE / 10:
+            found.append(_apart(second.run(None, feed), wanted))
+        if len(found) == 2:
+            return max(found)
+    raise AssertionError("the network amplifies rounding on nearly every input")
+
+
+def _apart(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
     worst = 0.0
-    for wanted, found in zip(runs(reference, range(2), batch), runs(pruned, range(2), batch), strict=True):
-        for b, a in zip(wanted, found, strict=True):
-            assert a.shape == b.shape, (a.shape, b.shape)
-            assert np.isfinite(b).all()
-            worst = max(worst, float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-6)))
+    for a, b in zip(found, wanted, strict=True):
+        assert a.shape == b.shape, (a.shape, b.shape)
+        assert np.isfinite(b).all()
+        worst = max(worst, float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-6)))
     return worst
