@@ -37,6 +37,9 @@ LOCATE_ELEMENTS = 50_000_000
 STEADY_BELOW = 0.1
 """Share of the tolerance by which rounding of the input may move a run that counts (see _steady)."""
 
+NUDGES = 4
+"""Rounding steps in random directions that an input must bear to count."""
+
 Trial = tuple[Feed, Results, Results, Results]
 """One input, and the results of the original, of the masked original and of the pruned model."""
 
@@ -292,20 +295,21 @@ def _steady(reference: ir.Model, trials: list[Trial], probes: Probes, limit: flo
     The pruned model has no part in the choice: an input is judged by how far the reference itself moves
     when every float of the input moves by one rounding step.
     """
-    nudged = [{n: _nudged(a) for n, a in t[0].items()} for t in trials]
-    moved = run_all(reference, nudged, probes.exposed)
-    kept = []
-    for trial, other in zip(trials, moved, strict=True):
-        noise = differences(other, trial[2], (), probes.bounded)
-        if worst({n: d for n, d in noise.items() if n not in probes.behind}) <= limit:
-            kept.append(trial)
-    return kept or trials
+    steady = [True] * len(trials)
+    for seed in range(NUDGES):
+        nudged = [{n: _nudged(a, seed) for n, a in t[0].items()} for t in trials]
+        for i, (trial, other) in enumerate(
+            zip(trials, run_all(reference, nudged, probes.exposed), strict=True)
+        ):
+            noise = differences(other, trial[2], (), probes.bounded)
+            steady[i] &= worst({n: d for n, d in noise.items() if n not in probes.behind}) <= limit
+    return [trial for trial, holds in zip(trials, steady, strict=True) if holds] or trials
 
 
-def _nudged(array: np.ndarray) -> np.ndarray:
+def _nudged(array: np.ndarray, seed: int) -> np.ndarray:
     if array.dtype.kind != "f":
         return array
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], array.dtype), array.shape)
+    signs = np.random.default_rng(seed).choice(np.array([-1, 1], array.dtype), array.shape)
     moved: np.ndarray = (array * (1 + np.finfo(array.dtype).eps * signs)).astype(array.dtype)
     return moved
 
