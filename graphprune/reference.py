@@ -433,4 +433,4 @@ def _stored(value: ir.Value) -> Any:
 
 
 def _name(node: ir.Node) -> str:
-    return node.name or (node.outputs[0].name if node.outputs else "") or ""
+    return node.name or next((o.name for o in node.outputs if o.name), "")

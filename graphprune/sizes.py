@@ -27,6 +27,11 @@ class Surgery:
     added: dict[str, str] = field(default_factory=dict)
 
 
+def node_key(node: Node | ir.Node) -> str:
+    """The same string for a node in every copy of a model: its first output that has a name."""
+    return next((o.name for o in node.outputs if o.name), "")
+
+
 def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
     """A new initializer with a name of its own."""
     graph = done.model.graph
@@ -65,7 +70,7 @@ class _Patcher:
         self.static = not original.guessed
 
     def visit(self, node: Node, source: ir.Node, register: Register) -> None:
-        key = node.outputs[0].name if node.outputs else ""
+        key = node_key(node)
         wanted = {e.index: e for e in self.edits.get(key, ()) if isinstance(e, SetInput)}
         for edit in wanted.values():
             self._set_input(node, source, register, edit)

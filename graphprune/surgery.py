@@ -15,7 +15,7 @@ from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr
 from graphprune.errors import FidelityError
 from graphprune.graph import Graph, Value
 from graphprune.records import Slice
-from graphprune.sizes import Surgery, literal, rewrite_sizes
+from graphprune.sizes import Surgery, literal, node_key, rewrite_sizes
 
 
 def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
@@ -25,7 +25,7 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
     """
     kept = coupling.kept(alive)
     done = Surgery(model.clone())
-    nodes = {n.outputs[0].name or "": n for n in done.model.graph if n.outputs}
+    nodes = {node_key(n): n for n in done.model.graph}
     values = _values(done.model.graph)
     _slice_tensors(done, coupling, kept, values)
     edits = _edits(coupling, kept)
@@ -127,12 +127,12 @@ def _store_computed(done: Surgery, value: ir.Value, tensor: ir.Tensor) -> ir.Val
 
 
 def _edits(coupling: Coupling, kept: Kept) -> dict[str, list[Edit]]:
-    """Edits by the name of the node's first output."""
+    """Edits by the node's key (see node_key)."""
     found: dict[str, list[Edit]] = {}
     for node, rewrite in coupling.coupler.rewrites:
         edits = list(rewrite(kept))
         if edits:
-            found.setdefault(node.outputs[0].name, []).extend(edits)
+            found.setdefault(node_key(node), []).extend(edits)
     return found
 
 
@@ -193,11 +193,10 @@ def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) 
 
 def _remove_dead(before: ir.Model, done: Surgery) -> None:
     """Remove what only surgery left without a reader; what was unused before stays."""
-    unused_before = {n.outputs[0].name for n in before.graph if n.outputs and not _is_read(n)}
+    unused_before = {node_key(n) for n in before.graph if not _is_read(n)}
     graph = done.model.graph
     for node in reversed(list(graph)):
-        key = node.outputs[0].name if node.outputs else ""
-        if node.outputs and not _is_read(node) and key not in unused_before:
+        if node.outputs and not _is_read(node) and node_key(node) not in unused_before:
             graph.remove(node, safe=True)
     read_before = {name for name, v in before.graph.initializers.items() if v.uses() or v.is_graph_output()}
     inputs = {id(v) for v in graph.inputs}

@@ -298,3 +298,32 @@ def test_own_operator_rule() -> None:
         assert graphprune.analyze(proto).groups[0].prunable
     finally:
         del _RULES["my.domain::MyRelu"]
+
+
+def test_two_recurrent_layers_whose_first_output_has_no_name() -> None:
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32) / 4, name)
+
+    nodes = [
+        helper.make_node("LSTM", ["x", "w1", "r1"], ["", "h1"], hidden_size=12),
+        helper.make_node("GRU", ["h1", "w2", "r2"], ["", "h2"], hidden_size=10),
+        helper.make_node("MatMul", ["h2", "head"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, [5, 2, 4])],
+        [helper.make_tensor_value_info("y", 1, [1, 2, 3])],
+        [
+            *(weight("w1", 1, 48, 4), weight("r1", 1, 48, 12)),
+            *(weight("w2", 1, 30, 12), weight("r2", 1, 30, 10), weight("head", 10, 3)),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    result = graphprune.prune(model, sparsity=0.5, multiple_of=1)
+    assert result.fidelity.holds
+    assert not result.fidelity.vacuous
+    sizes = [n.attribute[0].i for n in result.model.to_onnx().graph.node[:2]]
+    assert sizes == [6, 5]

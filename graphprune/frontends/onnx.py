@@ -208,7 +208,7 @@ class _Builder:
         node = Node(
             index=index,
             op=domain + source.op_type,
-            name=source.name or (source.outputs[0].name if source.outputs else "") or f"node_{index}",
+            name=source.name or next((o.name for o in source.outputs if o.name), f"node_{index}"),
             inputs=[None if v is None else self._lookup(v) for v in source.inputs],
             outputs=outputs,
             attrs=_attributes(source),

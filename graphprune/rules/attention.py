@@ -108,11 +108,9 @@ def attention(c: Coupler, n: Node, *operands: Labels | None) -> tuple[Labels, ..
     label = _tie_heads(c, n, *heads)
     if label is None:
         return _refuse(c, n, Reason.FIXED_OPERAND, q, k, v)
-    c.works.append(
-        Work(n, float(q.shape[0] * q.shape[2] * k.shape[2] * (q.shape[3] + v.shape[3])), (heads[0],))
-        if heads[0] is not None
-        else Work(n, 0.0, ())
-    )
+    assert heads[0] is not None
+    macs = float(q.shape[0] * q.shape[2] * k.shape[2] * (q.shape[3] + v.shape[3]))
+    c.works.append(Work(n, macs, (heads[0],)))
     return _rest(n, Labels.vector(n.outputs[0].shape or (), 1, heads[0]))
 
 
