@@ -218,5 +218,7 @@ def _apart(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
     for a, b in zip(found, wanted, strict=True):
         assert a.shape == b.shape, (a.shape, b.shape)
         assert np.isfinite(b).all()
-        worst = max(worst, float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-6)))
+        # onnxruntime's piecewise exp and erf jump by 1e-7 or so: outputs that are tiny by cancellation show it
+        scale = max(np.abs(b).max(initial=0), 1e-2)
+        worst = max(worst, float(np.abs(a - b).max(initial=0) / scale))
     return worst
