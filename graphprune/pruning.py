@@ -111,8 +111,7 @@ def prune_channels(
     plan.fidelity = fidelity.to_dict()
     if not fidelity.holds:
         raise FidelityError(
-            f"the pruned model differs from the masked original by {fidelity.max_rel_diff:.2e} (tolerance "
-            f"{fidelity.tolerance:.0e}): this is a bug in graphprune, nothing was written, please report it"
+            f"{fidelity.message}: this is a bug in graphprune, nothing was written, please report it"
         )
     return Pruned(surgery.model, plan, fidelity, analysis)
 

@@ -26,6 +26,21 @@ class Surgery:
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
 
+    def unique(self, name: str) -> str:
+        """``name``, or with a number where a tensor or node of the model has it already."""
+        if not self._taken:
+            graph = self.model.graph
+            self._taken.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
+            for node in graph:
+                self._taken.update(n for n in (node.name, *(o.name for o in node.outputs)) if n)
+        found, n = name, 1
+        while found in self._taken:
+            found, n = f"{name}_{n}", n + 1
+        self._taken.add(found)
+        return found
+
+    _taken: set[str] = field(default_factory=set, repr=False)
+
 
 def node_key(node: Node | ir.Node) -> str:
     """The same string for a node in every copy of a model: its first output that has a name."""
@@ -35,9 +50,7 @@ def node_key(node: Node | ir.Node) -> str:
 def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
     """A new initializer with a name of its own."""
     graph = done.model.graph
-    unique, n = name, 1
-    while unique in graph.initializers:
-        unique, n = f"{name}_{n}", n + 1
+    unique = done.unique(name)
     tensor = ir.Tensor(np.array(array, order="C"), name=unique)  # keeps rank 0
     value = ir.Value(
         name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -68,6 +81,7 @@ class _Patcher:
         self.original = original
         self.edits = edits
         self.static = not original.guessed
+        self.mended: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def visit(self, node: Node, source: ir.Node, register: Register) -> None:
         key = node_key(node)
@@ -124,6 +138,10 @@ class _Patcher:
     ) -> None:
         old = source.inputs[index]
         assert old is not None
+        key = (value.name, want.shape, want.tobytes())
+        if key in self.mended:  # another node asked for the same numbers
+            _put_input(source, index, self.mended[key])
+            return
         purpose = f"{what} of node {node.name!r} after pruning"
         if (
             (value.constant and (value.producer is None or value.producer.op == "Constant"))
@@ -136,6 +154,7 @@ class _Patcher:
             new = self._joined(source, register, value, want, purpose) or self._scaled(
                 source, register, old, value.known, want, purpose
             )
+        self.mended[key] = new
         _put_input(source, index, new)
 
     def _joined(
@@ -159,8 +178,10 @@ class _Patcher:
             if not _is_literal(piece):
                 return None
             pieces[i] = literal(self.done, f"{piece.name}_pruned", part.astype(piece.known.dtype), purpose)
-        name = f"{value.name}_pruned"
-        joined = ir.Node("", "Concat", pieces, [ir.AttrInt64("axis", 0)], name=f"{name}_concat")
+        name = self.done.unique(f"{value.name}_pruned")
+        joined = ir.Node(
+            "", "Concat", pieces, [ir.AttrInt64("axis", 0)], name=self.done.unique(f"{name}_concat")
+        )
         joined.outputs[0].name = name
         source.prepend(joined)
         self.done.added[joined.name or ""] = purpose
@@ -181,13 +202,13 @@ class _Patcher:
         An entry may be the product of a pruned and a dynamic size, so it is multiplied by wanted / now
         rather than replaced.
         """
-        name = f"{old.name}_pruned"
+        name = self.done.unique(f"{old.name}_pruned")
         same = now == want
         factor = literal(self.done, f"{name}_times", np.where(same, 1, want).astype(now.dtype), purpose)
         divisor = literal(self.done, f"{name}_over", np.where(same, 1, now).astype(now.dtype), purpose)
-        product = ir.Node("", "Mul", [old, factor], name=f"{name}_mul")
-        quotient = ir.Node("", "Div", [product.outputs[0], divisor], name=f"{name}_div")
-        product.outputs[0].name, quotient.outputs[0].name = f"{name}_product", name
+        product = ir.Node("", "Mul", [old, factor], name=self.done.unique(f"{name}_mul"))
+        quotient = ir.Node("", "Div", [product.outputs[0], divisor], name=self.done.unique(f"{name}_div"))
+        product.outputs[0].name, quotient.outputs[0].name = self.done.unique(f"{name}_product"), name
         for node in (product, quotient):
             source.prepend(node)
             self.done.added[node.name or ""] = purpose

@@ -162,11 +162,11 @@ def _apply_selections(
                 "Gather",
                 [values[edit.source], index],
                 [ir.AttrInt64("axis", edit.axis)],
-                name=f"{node.name or name}_select",
+                name=done.unique(f"{node.name or name}_select"),
             )
             new = gather.outputs[0]
             new.type, new.shape = old.type, old.shape
-            old.name = f"{name}_unused"
+            old.name = done.unique(f"{name}_unused")
             new.name = name
             node.append(gather)
             old.replace_all_uses_with(new, replace_graph_outputs=True)
