@@ -229,7 +229,8 @@ class _Builder:
             if node.op_type == "DequantizeLinear":
                 axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
             else:
-                axis = 0 if node.op_type in ("QLinearConv", "ConvInteger") else -1
+                turned = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+                axis = 0 if turned or node.op_type in ("QLinearConv", "ConvInteger") else -1
             return array.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
         return np.zeros((), np.int8)
 

@@ -146,6 +146,8 @@ def simple_rows() -> list[Row]:
     return rows
 
 
+STEP: dict[str, Shape | np.ndarray] = {"s": scalar(0.05), "z": scalar(0, np.int8)}
+
 ROWS = [
     *simple_rows(),
     Row("Cast", "p = Cast<to=11>(a)\nc = Cast<to=1>(p)", [4]),
@@ -180,6 +182,27 @@ ROWS = [
     Row("DequantizeLinear", "w = DequantizeLinear<axis=0>(W, s, z)\nc = Conv(a, w)", [4, 4],
         weights={"s": np.full(4, 0.1, np.float32), "z": np.zeros(4, np.int8),
                  "W": np.arange(16, dtype=np.int8).reshape(4, 4, 1, 1)}),
+    *(Row(f"com.microsoft::{op}", f"q = QuantizeLinear(a, s, z)\nd = com.microsoft.{op}(q, s, z, {more}s, z)\n"
+          "c = DequantizeLinear(d, s, z)", [4], weights=STEP)
+      for op, more in (("QLinearAdd", "q, s, z, "), ("QLinearMul", "q, s, z, "), ("QLinearSigmoid", ""),
+                       ("QLinearLeakyRelu", ""), ("QLinearGlobalAveragePool", ""))),
+    Row("com.microsoft::QLinearAveragePool", "q = QuantizeLinear(a, s, z)\n"
+        "d = com.microsoft.QLinearAveragePool<kernel_shape=[2, 2]>(q, s, z, s, z)\n"
+        "c = DequantizeLinear(d, s, z)", [4], weights=STEP),
+    Row("com.microsoft::QLinearConcat", "q = QuantizeLinear(a, s, z)\n"
+        "d = com.microsoft.QLinearConcat<axis=1>(s, z, q, s, z, q, s, z)\nc = DequantizeLinear(d, s, z)", [4],
+        weights=STEP, last=(2, 8, 1, 1)),
+    Row("com.microsoft::QGemm", "g = GlobalAveragePool(a)\nf = Flatten(g)\nq = QuantizeLinear(f, s, z)\n"
+        "d = com.microsoft.QGemm(q, s, z, W, s, z, b, s, z)\ne = DequantizeLinear(d, s, z)\n"
+        "c = Unsqueeze(e, i)", [4, 5],
+        weights={**STEP, "W": np.arange(-10, 10, dtype=np.int8).reshape(4, 5),
+                 "b": np.arange(5, dtype=np.int32), "i": ints(2, 3)}, last=(2, 5, 1, 1)),
+    Row("com.microsoft::QGemm", "g = GlobalAveragePool(a)\nf = Flatten(g)\nq = QuantizeLinear(f, s, z)\n"
+        "d = com.microsoft.QGemm<transB=1>(q, s, z, W, ws, wz, b, s, z)\ne = DequantizeLinear(d, s, z)\n"
+        "c = Unsqueeze(e, i)", [4, 5],
+        weights={**STEP, "W": np.arange(-10, 10, dtype=np.int8).reshape(5, 4), "wz": np.zeros(5, np.int8),
+                 "ws": np.full(5, 0.1, np.float32), "b": np.arange(5, dtype=np.int32), "i": ints(2, 3)},
+        last=(2, 5, 1, 1)),
     # -- matrix products
     tokens("MatMul", "c = MatMul(a, W)", [4, 4], weights={"W": (4, 4)}),
     tokens("MatMul", "t = Transpose<perm=[0, 2, 1]>(a)\nd = MatMul(a, t)\nc = MatMul(d, a)", [4]),

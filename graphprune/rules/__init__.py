@@ -7,6 +7,7 @@ from graphprune.rules import (
     matmul,
     movement,
     normalization,
+    quantized,
     recurrent,
     spatial,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "matmul",
     "movement",
     "normalization",
+    "quantized",
     "recurrent",
     "rule",
     "spatial",

@@ -6,7 +6,7 @@ import string
 
 from graphprune import labels as lab
 from graphprune.coupler import Coupler
-from graphprune.graph import Node
+from graphprune.graph import Node, Value
 from graphprune.labels import Labels
 from graphprune.reasons import Reason
 from graphprune.rules.registry import operand, rule
@@ -37,11 +37,15 @@ def unknown_layout(c: Coupler, n: Node, *operands: Labels) -> Labels:
 @rule("Gemm")
 def gemm(c: Coupler, n: Node, a: Labels, b: Labels, bias: Labels | None = None) -> Labels:
     """m k, k n -> m n with transposes; the bias broadcasts."""
-    left, right = operand(n.input(0)), operand(n.input(1))
+    out = gemm_like(c, n, operand(n.input(0)), a, operand(n.input(1)), b)
+    return out if bias is None else c.broadcast(n, [out, bias])
+
+
+def gemm_like(c: Coupler, n: Node, left: Value, a: Labels, right: Value, b: Labels) -> Labels:
+    """The product of two matrices under the attributes transA and transB."""
     first = "km" if n.attr("transA", 0) else "mk"
     second = "nk" if n.attr("transB", 0) else "kn"
-    out = c.contract(n, [(left, a, first), (right, b, second)], "mn")
-    return out if bias is None else c.broadcast(n, [out, bias])
+    return c.contract(n, [(left, a, first), (right, b, second)], "mn")
 
 
 @rule("QLinearMatMul")
