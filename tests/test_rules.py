@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from graphprune.cost import CostModel
 from graphprune.coupling import Coupling, couple
 from graphprune.frontends.loading import load_model
 from graphprune.frontends.onnx import build_graph
@@ -382,3 +383,18 @@ def test_removing_channels_is_exact(row: Row) -> None:
 def test_every_operator_is_covered() -> None:
     assert {row.op for row in ROWS if row.op} | set(EXEMPT) == set(all_rules())
     assert not {row.op for row in ROWS} & set(EXEMPT)
+
+
+@pytest.mark.parametrize("body", ["", ", , m"], ids=["prunable", "frozen by a mask"])
+def test_macs_of_attention_count_also_where_it_is_frozen(body: str) -> None:
+    """Two heads of width 2 over 4 tokens: scores and weighted sums, 4 x 4 x 4 each; three products."""
+    row = tokens(
+        "com.microsoft::MultiHeadAttention",
+        f"c = com.microsoft.MultiHeadAttention<num_heads=2>(a, a, a{body})",
+        [2],
+        weights={"m": np.ones((1, 4), np.int32)},
+    )
+    coupling = analysed(row.model())
+    assert bool([g for g in find_groups(coupling) if g.prunable]) == (not body)
+    work = CostModel(coupling)
+    assert work.total_macs == 4 * 3 * 4 + 2 * 4 * 4 * 4 + 4 * 4 * 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from graphprune import labels as lab
@@ -41,7 +43,15 @@ def _tie_heads(
     return first
 
 
-def _refuse(c: Coupler, n: Node, reason: Reason, *operands: Labels | None) -> tuple[Labels, ...]:
+def _refuse(
+    c: Coupler, n: Node, reason: Reason, *operands: Labels | None, heads_per_key: float = 1.0
+) -> tuple[Labels, ...]:
+    """Freeze every operand; the work of attention still counts. ``operands`` start with q, k, v."""
+    q, k, v = (*operands, None, None)[:3]
+    if q is not None and k is not None and v is not None and 3 <= q.rank == k.rank == v.rank <= 4:
+        size, length = math.prod(q.shape), k.shape[-2]
+        weighted = size / q.shape[-1] * v.shape[-1] * (heads_per_key if q.rank == 3 else 1)
+        c.works.append(Work(n, length * (size + weighted), ()))
     for x in operands:
         c.freeze_all(x, reason, n)
     return tuple(Labels.untracked(o.shape or (1,)) for o in n.outputs)
@@ -86,7 +96,8 @@ def grouped_query_attention(c: Coupler, n: Node, *operands: Labels | None) -> tu
     q, k, v = operands[:3]
     past = [o for o in operands[3:5] if o is not None]
     if q is None or k is None or v is None or past or any(len(o.consumers) for o in n.outputs[1:]):
-        return _refuse(c, n, Reason.STATE, *operands)
+        each = n.attr("num_heads") / n.attr("kv_num_heads")
+        return _refuse(c, n, Reason.STATE, *operands, heads_per_key=each)
     return _grouped(c, n, q, k, v, n.attr("num_heads"), n.attr("kv_num_heads"), "num_heads", "kv_num_heads")
 
 
@@ -99,7 +110,8 @@ def attention(c: Coupler, n: Node, *operands: Labels | None) -> tuple[Labels, ..
         return _refuse(c, n, Reason.MODE, *operands)
     blocked = [o for o in others if o.rank == 4 and o.shape[1] > 1]
     if blocked or any(o is not None for o in operands[4:6]):
-        return _refuse(c, n, Reason.STATE, *operands)
+        each = n.attr("q_num_heads", 1) / n.attr("kv_num_heads", 1)
+        return _refuse(c, n, Reason.STATE, *operands, heads_per_key=each)
     if q.rank == 3:
         return _grouped(
             c, n, q, k, v, n.attr("q_num_heads"), n.attr("kv_num_heads"), "q_num_heads", "kv_num_heads"
@@ -121,7 +133,7 @@ def _grouped(
     keys = [_heads(c, c.only(x, 2, n), kv_heads) for x in (k, v)]
     label = _tie_heads(c, n, queries, *keys)
     if label is None or queries is None:
-        return _refuse(c, n, Reason.FIXED_OPERAND, q, k, v)
+        return _refuse(c, n, Reason.FIXED_OPERAND, q, k, v, heads_per_key=q_heads / kv_heads)
     c.on_prune(n, lambda kept: [SetAttr(q_name, kept.count(queries)), SetAttr(kv_name, kept.count(label))])
     width = v.shape[2] // kv_heads
     tokens = q.shape[0] * q.shape[1] * k.shape[1]
@@ -135,9 +147,12 @@ def packed_attention(
 ) -> tuple[Labels, ...]:
     """One packed projection to queries, keys and values, which lose whole heads."""
     sizes, heads, weight = n.attr("qkv_hidden_sizes"), n.attr("num_heads"), operand(n.input(1))
-    if any(o is not None for o in others) or len(n.outputs) > 1 or not weight.constant:
-        return _refuse(c, n, Reason.MODE, x, w, bias, *others)
     sizes = list(sizes or [w.shape[1] // 3] * 3)
+    if any(o is not None for o in others) or len(n.outputs) > 1 or not weight.constant:
+        batch, tokens, width = x.shape
+        each = width * w.shape[1] + tokens * (sizes[1] + sizes[2])
+        c.works.append(Work(n, float(batch * tokens * each), ()))
+        return _refuse(c, n, Reason.MODE, x, w, bias, *others)
     rows = lab.vector(w, 0)
     columns = c.tie_vectors(c.only(x, 2, n), rows, n)
     if columns is not None and rows is not None:
