@@ -41,9 +41,12 @@ def load_model(source: Any) -> tuple[ir.Model, list[str]]:
             f"cannot load a {type(source).__name__}: give a path, an onnx.ModelProto, an onnx_ir.Model "
             "or an onnx_graphsurgeon.Graph"
         )
-    if model.functions:
-        model = InlinePass()(model).model
-    TopologicalSortPass()(model)
+    try:
+        if model.functions:
+            model = InlinePass()(model).model
+        TopologicalSortPass()(model)
+    except Exception as error:  # onnx_ir's passes raise many types for a graph that contradicts itself
+        raise ModelError(f"the graph is not valid ({_first_line(error)}): export the model again") from error
     return model, notes
 
 
@@ -100,6 +103,10 @@ def _from_proto(proto: onnx.ModelProto, what: str, notes: list[str]) -> ir.Model
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # onnx_ir raises many types for a malformed graph
         raise ModelError(f"{what} is not a valid ONNX graph ({_first_line(error)})") from error
+    for node in model.graph:
+        words = (node.op_type, node.domain, node.name, *(v.name for v in (*node.inputs, *node.outputs) if v))
+        if any(isinstance(word, bytes) for word in words):  # protobuf's way to hand over invalid UTF-8
+            raise ModelError(f"{what} holds a name that is not UTF-8 text: the file is damaged")
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
     if opset is not None and opset < OLDEST_OPSET and len(model.graph) > 0:
         raise ModelError(

@@ -26,14 +26,14 @@ def measure_shapes(
         return {}
     if any(v.shape is None for v in graph.inputs):
         return {}
-    proto = ir.to_proto(model)
-    wanted = [n for n in names if n]
-    known = {o.name for o in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in known)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
+        proto = ir.to_proto(model)
+        wanted = [n for n in names if n]
+        known = {o.name for o in proto.graph.output}
+        proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in known)
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         feeds = {}
         for value in graph.inputs:
@@ -42,7 +42,7 @@ def measure_shapes(
             )
             feeds[value.name] = np.ones(value.shape or (), dtype)
         results = session.run(wanted, feeds)
-    except Exception:  # noqa: BLE001 - onnxruntime raises its own private types
+    except Exception:  # noqa: BLE001 - onnxruntime and onnx_ir raise many types of their own
         return {}
     return {
         name: (tuple(array.shape), str(array.dtype))

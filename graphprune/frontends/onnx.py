@@ -8,6 +8,7 @@ onnxruntime. Dynamic axes get a size for the analysis only; the model keeps them
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -343,12 +344,22 @@ def _stored(value: Value, tensor: Any) -> Value:
     value.shape = tuple(int(d) for d in tensor.shape)
     value.dtype = dtype_name(tensor.dtype)
     value.constant = value.stored = True
-    value.load = tensor.numpy
+    value.load = partial(_read, value.name, tensor)
     if value.size <= MAX_FOLDED_ELEMENTS and tensor.dtype != ir.DataType.STRING:
         small = value.size <= 64 or value.dtype.startswith(("int64", "int32", "bool"))
         if small:
-            value.known = np.asarray(tensor.numpy())
+            value.known = value.load()
     return value
+
+
+def _read(name: str, tensor: ir.TensorProtocol) -> np.ndarray:
+    try:
+        return np.asarray(tensor.numpy())
+    except (ValueError, TypeError, OSError) as error:
+        raise ModelError(
+            f"weight {name!r} cannot be read: its data does not fit its shape {list(tensor.shape)} and type; "
+            "export or copy the model again"
+        ) from error
 
 
 def _known(value: Value, array: np.ndarray) -> None:
