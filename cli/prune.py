@@ -106,7 +106,7 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int) -> N
     sizes = [
         ("parameters", plan.params["before"], plan.params["after"]),
         ("MACs", plan.macs["before"], plan.macs["after"]),
-        ("prunable channels", channels, channels - removed_channels(result)),
+        ("prunable channels", channels, channels - result.removed_channels),
         ("file bytes", size_before, file_size(target)),
     ]
     output.table(
@@ -132,21 +132,6 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int) -> N
             ("written", f"{target}, {plan_path(target)}"),
         ]
     )
-
-
-def removed_channels(result: PruneResult) -> int:
-    """Prunable producer filters that the plan removes."""
-    import numpy as np
-
-    coupling, groups = result.analysis.coupling, result.analysis.groups
-    gone = np.zeros(coupling.count, bool)
-    for part in coupling.coupler.slices:
-        removed = result.plan.removed.get(part.tensor.name, {}).get(str(part.axis), [])
-        rows = np.atleast_2d(coupling.of(part.ids))
-        per_row = removed if part.rows > 1 else [removed]
-        for row, indices in zip(rows, per_row, strict=False):
-            gone[row[np.asarray(indices, np.int64)]] = True
-    return int(sum(groups.producers[g.channels][gone[g.channels]].sum() for g in groups))
 
 
 def _check_targets(model: Path, target: Path, force: bool) -> None:

@@ -55,8 +55,7 @@ class Analysis:
             stuck = channels[self.coupling.frozen[channels]]
             event = next((self.coupling.why[c] for c in stuck.tolist() if c in self.coupling.why), None)
             if event is not None:
-                where = f" ({event.node.op} {event.node.name!r})" if event.node is not None else ""
-                found.setdefault(node, event.reason.value + where)
+                found.setdefault(node, event.sentence)
         makers = {node for _, node in self.coupling.coupler.born}
         for event in self.coupling.coupler.frozen:
             stuck = self.coupling.born & self.coupling.frozen

@@ -72,6 +72,8 @@ class PruneResult:
     plan: Plan
     fidelity: Fidelity
     analysis: Analysis
+    removed_channels: int
+    """Producer filters that went, of ``analysis.prunable_channels``."""
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the model and, beside it, its plan (``OUT.plan.json``)."""
@@ -172,7 +174,7 @@ def prune(
     model = load(source)
     pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
-    return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis)
+    return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
 
 
 def verify(

@@ -39,14 +39,9 @@ def bundles(channels: np.ndarray, scores: np.ndarray, rows: Sequence[np.ndarray]
         found = _deal(signature, queues, scores)
     else:
         found = _match(*squares, scores)
-    singles = [channels[[i]] for k in free for i in queues[k]]
-    bound = [channels[np.array(b)] for b in found]
-    position = {int(channel): i for i, channel in enumerate(channels)}
-
-    def mean_score(b: np.ndarray) -> float:
-        return float(np.mean([scores[position[int(x)]] for x in b]))
-
-    return sorted(singles + bound, key=mean_score)
+    singles = [[i] for k in free for i in queues[k]]
+    ordered = sorted(singles + found, key=lambda members: float(np.mean(scores[members])))
+    return [channels[members] for members in ordered]
 
 
 def _ranked(mask: np.ndarray, scores: np.ndarray) -> list[int]:
@@ -54,10 +49,16 @@ def _ranked(mask: np.ndarray, scores: np.ndarray) -> list[int]:
     return [int(i) for i in inside[np.argsort(scores[inside], kind="stable")]]
 
 
-def _imbalance(channels: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-    """One line per pair (row, first row) of every constraint: difference in memberships ``[k, n]``."""
+def _positions(channels: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Component number -> its index in ``channels``, -1 for those that stay."""
     position = np.full(int(max([channels.max(initial=0), *(r.max(initial=0) for r in rows)])) + 1, -1)
     position[channels] = np.arange(channels.size)
+    return position
+
+
+def _imbalance(channels: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """One line per pair (row, first row) of every constraint: difference in memberships ``[k, n]``."""
+    position = _positions(channels, rows)
     lines: list[np.ndarray] = []
     for constraint in rows:
         counts = np.zeros((constraint.shape[0], channels.size), np.int64)
@@ -75,8 +76,7 @@ def _two_partitions(
     channels: np.ndarray, rows: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Row of every channel in each of (at most) two partitions, and their number of rows, else None."""
-    position = np.full(int(max([channels.max(initial=0), *(r.max(initial=0) for r in rows)])) + 1, -1)
-    position[channels] = np.arange(channels.size)
+    position = _positions(channels, rows)
     found: dict[bytes, tuple[np.ndarray, int]] = {}
     for constraint in rows:
         row_of = np.full(channels.size, -1)

@@ -139,8 +139,9 @@ def find_groups(coupling: Coupling) -> Groups:
         inside = np.concatenate([component[d] for d in dim_ids])
         group_of[inside[inside > 0]] = position
     made_by = {s.ids.tobytes(): s.tensor.name for s in coupling.coupler.slices if s.rows == 1}
-    members = _members(coupling, group_of, len(order))
-    shares = _shares(coupling, group_of, len(order))
+    counts = [(s, _count(coupling, s.ids, group_of, len(order))) for s in coupling.coupler.slices]
+    members = _members(counts, len(order))
+    shares = _shares(coupling, counts, group_of, len(order))
     items = []
     for i, dim_ids in enumerate(order.values()):
         found = np.concatenate([dims[d].channels for d in dim_ids])
@@ -215,10 +216,6 @@ def _join(component: Sequence[np.ndarray], count: int) -> np.ndarray:
     return joined
 
 
-def _per_group(coupling: Coupling, s: Slice, group_of: np.ndarray, n: int) -> np.ndarray:
-    return _count(coupling, s.ids, group_of, n)
-
-
 def _count(coupling: Coupling, ids: np.ndarray, group_of: np.ndarray, n: int) -> np.ndarray:
     """Positions of ``ids`` in each group; an element of a grid is in both of its groups."""
     channels = coupling.of(ids).reshape(-1)
@@ -230,21 +227,24 @@ def _count(coupling: Coupling, ids: np.ndarray, group_of: np.ndarray, n: int) ->
     return counts
 
 
-def _members(coupling: Coupling, group_of: np.ndarray, n: int) -> list[list[Member]]:
+Counts = Sequence[tuple[Slice, np.ndarray]]
+"""Every slice with the positions that each group has in it."""
+
+
+def _members(counts: Counts, n: int) -> list[list[Member]]:
     members: list[list[Member]] = [[] for _ in range(n)]
-    for s in coupling.coupler.slices:
-        counts = _per_group(coupling, s, group_of, n)
-        for g in np.flatnonzero(counts):
-            members[g].append(Member(s.tensor.name, s.axis, int(counts[g])))
+    for s, inside in counts:
+        for g in np.flatnonzero(inside):
+            members[g].append(Member(s.tensor.name, s.axis, int(inside[g])))
     return members
 
 
-def _shares(coupling: Coupling, group_of: np.ndarray, n: int) -> tuple[list[int], list[int]]:
+def _shares(coupling: Coupling, counts: Counts, group_of: np.ndarray, n: int) -> tuple[list[int], list[int]]:
     """Parameters and MACs that disappear when a whole group does (others untouched)."""
     params, macs = np.zeros(n), np.zeros(n)
-    for s in coupling.coupler.slices:
+    for s, inside in counts:
         if counts_as_parameters(s.tensor):
-            params += _per_group(coupling, s, group_of, n) * (s.tensor.size / s.ids.size)
+            params += inside * (s.tensor.size / s.ids.size)
     for work in coupling.coupler.works:
         total = work.coefficient * float(np.prod([v.size for v in work.vectors], dtype=np.float64))
         for vector in work.vectors:
@@ -257,6 +257,5 @@ def _reason(coupling: Coupling, frozen: np.ndarray) -> str:
     for channel in frozen.tolist():
         event = coupling.why.get(channel)
         if event is not None:
-            where = f" ({event.node.op} {event.node.name!r})" if event.node is not None else ""
-            return event.reason.value + where
+            return event.sentence
     return ""

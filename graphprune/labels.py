@@ -104,23 +104,8 @@ def merged(x: Labels, axis: int) -> Labels:
     """``x`` with ``axis`` as one single factor: labels along it are written out in full."""
     if len(x.factors[axis]) == 1:
         return x
-    dims, size = x.dims(axis), math.prod(x.factors[axis])
-    terms = []
-    for term in x.terms:
-        full = term
-        if any(term.shape[d] > 1 for d in dims):
-            target = list(term.shape)
-            for d, factor in zip(dims, x.factors[axis], strict=True):
-                target[d] = factor
-            _check(math.prod(target))
-            full = np.broadcast_to(term, target)
-            length = size
-        else:
-            length = 1
-        terms.append(full.reshape(term.shape[: dims.start] + (length,) + term.shape[dims.stop :]))
-    if sum(t.shape[dims.start] > 1 for t in terms) > 1:
-        raise ValueError("two terms vary along one merged axis")
-    return Labels(x.factors[:axis] + ((size,),) + x.factors[axis + 1 :], tuple(terms))
+    terms = _merge_dims(list(x.terms), x.dims(axis).start, x.factors[axis])
+    return Labels(x.factors[:axis] + ((math.prod(x.factors[axis]),),) + x.factors[axis + 1 :], tuple(terms))
 
 
 def vector(x: Labels, axis: int) -> np.ndarray | None:

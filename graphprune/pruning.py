@@ -66,6 +66,8 @@ class Pruned:
     plan: Plan
     fidelity: Fidelity
     analysis: Analysis
+    removed_channels: int
+    """Producer filters that went, of ``analysis.prunable_channels``."""
 
 
 def prune_channels(
@@ -113,7 +115,9 @@ def prune_channels(
         raise FidelityError(
             f"{fidelity.message}: this is a bug in graphprune, nothing was written, please report it"
         )
-    return Pruned(surgery.model, plan, fidelity, analysis)
+    gone = analysis.coupling.removable & ~decision.alive
+    removed = int(analysis.groups.producers[gone].sum())
+    return Pruned(surgery.model, plan, fidelity, analysis, removed)
 
 
 def _decide(analysis: Analysis, options: PruneOptions) -> Decision:

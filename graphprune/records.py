@@ -42,6 +42,12 @@ class Frozen:
     node: Node | None
     exact_only: bool = False
 
+    @property
+    def sentence(self) -> str:
+        """The reason, with the operator that it comes from."""
+        where = f" ({self.node.op} {self.node.name!r})" if self.node is not None else ""
+        return self.reason.value + where
+
 
 @dataclass(frozen=True, eq=False)
 class Product:

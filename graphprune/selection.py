@@ -22,7 +22,6 @@ class Step:
 
     pool: int
     channels: np.ndarray
-    producers: int
     key: float
     share: float
 
@@ -33,8 +32,6 @@ class Pool:
 
     groups: tuple[Group, ...]
     steps: tuple[Step, ...]
-    producers: int
-    """Prunable producers in the pool, those that no step can remove included."""
 
 
 def alignment(width: int, multiple_of: int | None) -> int:
@@ -71,7 +68,6 @@ def build_pools(
             Pool(
                 tuple(members),
                 tuple(_steps(number, groups, members, sets, scores, total, multiple_of)),
-                total,
             )
         )
     return pools
@@ -123,10 +119,9 @@ def _steps(
     start, key, removed = 0, float("-inf"), 0
     for end in (np.flatnonzero(aligned) + 1).tolist():
         channels = np.concatenate(sets[start:end])
-        producers = int(groups.weights[channels].sum())
-        removed += producers
+        removed += int(groups.weights[channels].sum())
         key = max(key, float(scores[channels].mean()))
-        steps.append(Step(number, channels, producers, key, removed / total))
+        steps.append(Step(number, channels, key, removed / total))
         start = end
     return steps
 
@@ -135,18 +130,17 @@ def _protected(groups: Groups, scores: np.ndarray, movable: np.ndarray, min_chan
     """The best channels of every axis, so that no axis is emptied."""
     protected = np.zeros(movable.size, bool)
     for channels in _axes(groups, min_channels):
-        unique = np.unique(channels)
-        stays = ~movable[unique] | protected[unique]
-        missing = min(min_channels, unique.size) - int(np.count_nonzero(stays))
+        stays = ~movable[channels] | protected[channels]
+        missing = min(min_channels, channels.size) - int(np.count_nonzero(stays))
         if missing > 0:
-            free = unique[~stays]
+            free = channels[~stays]
             best = free[np.argsort(-scores[free], kind="stable")[:missing]]
             protected[best] = True
     return protected
 
 
 def _axes(groups: Groups, least: int) -> list[np.ndarray]:
-    """Distinct vectors of coupled channels along axes of tensors with fewer than ``least`` frozen ones."""
+    """Distinct sets of coupled channels along axes of tensors with fewer than ``least`` frozen ones."""
     coupling = groups.coupling
     found: dict[bytes, np.ndarray] = {}
 

@@ -39,6 +39,12 @@ class Surgery:
         self._taken.add(found)
         return found
 
+    def store(self, value: ir.Value) -> None:
+        """Make ``value`` an initializer."""
+        self.model.graph.register_initializer(value)
+        if self.model.ir_version < 4:  # before IR 4 every initializer is a graph input too
+            self.model.graph.inputs.append(value)
+
     _taken: set[str] = field(default_factory=set, repr=False)
 
 
@@ -49,15 +55,12 @@ def node_key(node: Node | ir.Node) -> str:
 
 def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
     """A new initializer with a name of its own."""
-    graph = done.model.graph
     unique = done.unique(name)
     tensor = ir.Tensor(np.array(array, order="C"), name=unique)  # keeps rank 0
     value = ir.Value(
         name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
-    graph.register_initializer(value)
-    if done.model.ir_version < 4:  # before IR 4 every initializer is a graph input too
-        graph.inputs.append(value)
+    done.store(value)
     done.added[unique] = purpose
     return value
 
@@ -151,22 +154,26 @@ class _Patcher:
         ):
             new = literal(self.done, f"{value.name}_pruned", want, purpose)
         else:
-            new = self._joined(source, register, value, want, purpose) or self._scaled(
+            new = self._joined(source, register, old, value, want, purpose) or self._scaled(
                 source, register, old, value.known, want, purpose
             )
         self.mended[key] = new
         _put_input(source, index, new)
 
     def _joined(
-        self, source: ir.Node, register: Register, value: Value, want: np.ndarray, purpose: str
+        self,
+        source: ir.Node,
+        register: Register,
+        old: ir.Value,
+        value: Value,
+        want: np.ndarray,
+        purpose: str,
     ) -> ir.Value | None:
         """A target joined from run-time and literal sizes: only the literals change. None where it is not."""
-        node = value.producer
-        if node is None or node.op != "Concat" or value.known is None or want.ndim != 1:
+        node, joiner = value.producer, old.producer()
+        if node is None or joiner is None or node.op != "Concat" or want.ndim != 1:
             return None
-        old = next(v for v in source.inputs if v is not None and v.name == value.name).producer()
-        assert old is not None
-        pieces: list[ir.Value | None] = list(old.inputs)
+        pieces: list[ir.Value | None] = list(joiner.inputs)
         start = 0
         for i, piece in enumerate(node.inputs):
             if piece is None or piece.known is None:

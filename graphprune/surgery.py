@@ -15,6 +15,7 @@ from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr
 from graphprune.errors import FidelityError
 from graphprune.graph import Graph, Value
 from graphprune.records import Slice
+from graphprune.running import top_level_values
 from graphprune.sizes import Surgery, literal, node_key, rewrite_sizes
 
 
@@ -26,7 +27,7 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
     kept = coupling.kept(alive)
     done = Surgery(model.clone())
     nodes = {node_key(n): n for n in done.model.graph}
-    values = _values(done.model.graph)
+    values = top_level_values(done.model.graph)
     _slice_tensors(done, coupling, kept, values)
     edits = _edits(coupling, kept)
     _apply_selections(done, edits, nodes, values)
@@ -40,14 +41,6 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
     _remove_dead(model, done)
     _check_shapes(coupling, kept, pruned)
     return done
-
-
-def _values(graph: ir.Graph) -> dict[str, ir.Value]:
-    found: dict[str, ir.Value] = {v.name: v for v in graph.inputs if v.name}
-    found.update(graph.initializers)
-    for node in graph:
-        found.update({o.name: o for o in node.outputs if o.name})
-    return found
 
 
 # -- tensors --------------------------------------------------------------------------------------
@@ -111,15 +104,13 @@ def _slice_tensors(done: Surgery, coupling: Coupling, kept: Kept, values: dict[s
 
 def _store_computed(done: Surgery, value: ir.Value, tensor: ir.Tensor) -> ir.Value:
     """Put an initializer in the place of a constant that operators computed."""
-    graph, name = done.model.graph, value.name
+    name = value.name
     value.name = f"{name}_computed"
     stored = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=value.type, const_value=tensor)
     if stored.type is None:
         stored.type = ir.TensorType(tensor.dtype)
     value.replace_all_uses_with(stored)
-    graph.register_initializer(stored)
-    if done.model.ir_version < 4:
-        graph.inputs.append(stored)
+    done.store(stored)
     return stored
 
 

@@ -53,3 +53,5 @@ def test_transformers_prune_through_layernorm(
     assert not result.fidelity.exact
     assert any("layer_norm" in n for n in result.fidelity.nodes)
     assert result.plan.params["after"] < 0.4 * result.plan.params["before"]
+    share = result.removed_channels / result.analysis.prunable_channels
+    assert share == pytest.approx(result.plan.budget["achieved"])
