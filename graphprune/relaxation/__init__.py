@@ -1,0 +1,24 @@
+"""Differentiable top-k under a budget (SMART, equations 3 to 5), and its hard limit.
+
+    s_i = sigmoid((x_i - theta) / tau),   theta such that   sum_i c_i s_i = K
+
+Importing this package imports torch.
+"""
+
+from graphprune.relaxation.budgets import MonotoneBudget, soft_budget
+from graphprune.relaxation.hard import hard_topk, undecided
+from graphprune.relaxation.root import Threshold
+from graphprune.relaxation.rows import soft_topk_rows
+from graphprune.relaxation.threshold import solve_threshold
+from graphprune.relaxation.topk import soft_topk
+
+__all__ = [
+    "MonotoneBudget",
+    "Threshold",
+    "hard_topk",
+    "soft_budget",
+    "soft_topk",
+    "soft_topk_rows",
+    "solve_threshold",
+    "undecided",
+]
