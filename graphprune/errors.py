@@ -13,8 +13,26 @@ class ModelError(GraphpruneError):
     """The model cannot be read, or holds something graphprune must refuse."""
 
 
+class ConversionError(ModelError):
+    """The model cannot be turned into a trainable PyTorch module; the message names node and operator."""
+
+
 class OptionError(GraphpruneError):
     """An option or argument makes no sense, by itself or for this model."""
+
+
+class DataError(GraphpruneError):
+    """Training or evaluation data cannot be read, or does not fit the model."""
+
+
+class TrainingError(GraphpruneError):
+    """Training cannot go on: a loss that is not a number, or a checkpoint that the disk does not take."""
+
+
+class Interrupted(GraphpruneError):
+    """Training was stopped on purpose; the message tells how to go on."""
+
+    exit_code = 130
 
 
 class BudgetError(GraphpruneError):
