@@ -72,11 +72,18 @@ OutOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist already.")]
 StructureOption = Annotated[
-    str, typer.Option("--structure", metavar="channel", help="What is removed as one: whole channels.")
+    str,
+    typer.Option(
+        "--structure",
+        metavar="channel|block|nm",
+        help="channel: whole channels are removed. block, nm (trained methods): weights are zeroed.",
+    ),
 ]
 SparsityOption = Annotated[
     float | None,
-    typer.Option("--sparsity", metavar="S", help="Budget: share of the prunable channels to remove."),
+    typer.Option(
+        "--sparsity", metavar="S", help="Budget: share of the prunable channels (or blocks) to remove."
+    ),
 ]
 ParamsOption = Annotated[
     float | None,
@@ -89,13 +96,16 @@ MacsOption = Annotated[
 MethodOption = Annotated[
     str,
     typer.Option(
-        "--method", metavar="NAME", help="How channels are scored: magnitude, bn-scale, random, ..."
+        "--method", metavar="NAME", help="One shot: magnitude, bn-scale, random, ... Trained: smart."
     ),
 ]
 AllocationOption = Annotated[
-    Allocation,
+    Allocation | None,
     typer.Option(
-        "--allocation", help="Take the same share of every group, or rank channels over the whole model."
+        "--allocation",
+        help="uniform: the same share of every group; global: by rank over the whole model.  "
+        "[default: uniform in one shot, global when trained]",
+        show_default=False,
     ),
 ]
 MultipleOfOption = Annotated[

@@ -87,6 +87,12 @@ def note(sentence: str) -> None:
     sys.stderr.write(f"note: {_one_line(sentence)}\n")
 
 
+def progress(line: str) -> None:
+    """How far a long run has come."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 def error(sentence: str) -> None:
     """Why the command ends without its result."""
     sys.stderr.write(f"graphprune: {_one_line(sentence)}\n")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from . import options, output
+from . import training_options as training
+from .asked import asked, full_recipe, training_recipe
 from .output import Column, number, percent
 from .verify import proof
+from .watching import Watching
 
 if TYPE_CHECKING:
     from graphprune import PruneResult
+    from graphprune.recipes.training import TrainingOptions
 
 
 def prune(
+    ctx: typer.Context,
     model: options.ModelArgument,
     out: options.OutOption = None,
     structure: options.StructureOption = "channel",
@@ -21,7 +30,7 @@ def prune(
     params: options.ParamsOption = None,
     macs: options.MacsOption = None,
     method: options.MethodOption = "magnitude",
-    allocation: options.AllocationOption = options.Allocation.uniform,
+    allocation: options.AllocationOption = None,
     multiple_of: options.MultipleOfOption = "auto",
     min_channels: options.MinChannelsOption = 1,
     ratio: options.RatioOption = None,
@@ -33,11 +42,60 @@ def prune(
     input_shape: options.InputShapeOption = None,
     json: options.JsonOption = None,
     force: options.ForceOption = False,
+    data: training.DataOption = None,
+    eval_data: training.EvalDataOption = None,
+    eval: training.EvalOption = None,
+    resize: training.ResizeOption = None,
+    mean: training.MeanOption = None,
+    std: training.StdOption = None,
+    recipe: training.RecipeOption = None,
+    resume: training.ResumeOption = False,
+    loss: training.LossOption = None,
+    distill_temp: training.DistillTempOption = None,
+    pretrain_epochs: training.PretrainEpochsOption = None,
+    warmup_epochs: training.WarmupEpochsOption = None,
+    warmup_steps: training.WarmupStepsOption = None,
+    search_epochs: training.SearchEpochsOption = None,
+    finetune_epochs: training.FinetuneEpochsOption = None,
+    max_steps: training.MaxStepsOption = None,
+    batch_size: training.BatchSizeOption = None,
+    lr: training.LrOption = None,
+    optimizer: training.OptimizerOption = None,
+    scheduler: training.SchedulerOption = None,
+    momentum: training.MomentumOption = None,
+    weight_decay: training.WeightDecayOption = None,
+    grad_clip: training.GradClipOption = None,
+    ema: training.EmaOption = None,
+    augment: training.AugmentOption = None,
+    amp: training.AmpOption = None,
+    device: training.DeviceOption = None,
+    threads: training.ThreadsOption = None,
+    checkpoint_minutes: training.CheckpointMinutesOption = None,
+    block: training.BlockOption = "16x8x1x1",
+    nm: training.NmOption = "2:4",
+    max_layer_sparsity: training.MaxLayerSparsityOption = 0.98,
+    mask_lr: training.MaskLrOption = None,
+    mask_optimizer: training.MaskOptimizerOption = None,
+    mask_scheduler: training.MaskSchedulerOption = None,
+    mask_momentum: training.MaskMomentumOption = None,
+    mask_weight_decay: training.MaskWeightDecayOption = None,
+    init_temp: training.InitTempOption = None,
+    final_temp: training.FinalTempOption = None,
+    temp_unit: training.TempUnitOption = None,
+    temp_schedule: training.TempScheduleOption = None,
+    mask_every: training.MaskEveryOption = None,
+    mask_init: training.MaskInitOption = None,
+    budget_anneal: training.BudgetAnnealOption = None,
+    snap: training.SnapOption = None,
 ) -> None:
-    """Remove whole channels of MODEL under one budget, prove the result, write it and its plan.
+    """Prune MODEL under one budget, prove the result, write it and its plan.
 
-    Give exactly one of --sparsity, --params and --macs. The plan is OUT with .onnx replaced by
-    .plan.json. Nothing is written unless the proof holds.
+    Give exactly one of --sparsity, --params and --macs (none with --structure nm). The plan is OUT with
+    .onnx replaced by .plan.json. Nothing is written unless the proof holds.
+
+    --method smart trains masks and weights on --data, by default with MODEL itself as the teacher, so that
+    no labels are needed. Ctrl-C keeps a checkpoint (OUT.checkpoint), --resume goes on from it, and the full
+    recipe is written beside OUT (OUT.recipe.toml).
 
     \b
     Examples:
@@ -45,44 +103,96 @@ def prune(
       graphprune prune model.onnx --macs 0.3 -o small.onnx --method bn-scale
       graphprune prune model.onnx --params 0.4 --exclude 'head.*' --ratio 'layer1.*=0.2'
       graphprune prune model.onnx --sparsity 0.5 --multiple-of 32 --json - | jq .params
+      graphprune prune model.onnx --sparsity 0.5 --method smart --data images.npz
+      graphprune prune model.onnx --sparsity 0.7 --method smart --data photos/ --structure block --recipe smart-plus
     """
+    values = asked(ctx, prune)
     target = out if out is not None else default_output(model)
-    shapes = options.input_shapes(input_shape)
-    shares = options.ratios(ratio)
-    step = options.multiple_of(multiple_of)
-    _check_targets(model, target, force)
+    words = _words(values)
+    _check_targets(model, target, force, resume)
     options.check_json_target(json, model, target)
     from graphprune import api
-    from graphprune.criteria import find_criterion
 
-    find_criterion(method)
-    loaded = api.load(model)
-    result = api.prune(
-        loaded,
-        structure=structure,
-        sparsity=sparsity,
-        params=params,
-        macs=macs,
-        method=method,
-        allocation=allocation.value,
-        multiple_of=step,
-        min_channels=min_channels,
-        ratios=shares,
-        only=only or (),
-        exclude=exclude or (),
-        attention=attention.value,
-        allow_inexact=allow_inexact,
-        seed=seed,
-        input_shapes=shapes,
-    )
+    with Watching() as watching:
+        told = _training(values, target, watching)
+        result = api.prune(api.load(model), **words, training=told)
+    if not is_first_rank():
+        return
     size = file_size(model)
     result.save(target, force=force)
+    if told is not None:
+        _finish_training(values, target, told)
     if json is not None:
         output.data(result.plan.to_json(), json)
     if json != "-":
         show(result, model, target, size)
     for sentence in result.analysis.notes:
         output.note(sentence)
+
+
+def _words(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of api.prune but for training. Raises OptionError."""
+    same = ("structure", "sparsity", "params", "macs", "method", "min_channels", "allow_inexact", "seed")
+    allocation = values["allocation"]
+    return {
+        **{name: values[name] for name in same},
+        "allocation": None if allocation is None else str(allocation),
+        "attention": str(values["attention"]),
+        "multiple_of": options.multiple_of(values["multiple_of"]),
+        "ratios": options.ratios(values["ratio"]),
+        "only": values["only"] or (),
+        "exclude": values["exclude"] or (),
+        "input_shapes": options.input_shapes(values["input_shape"]),
+    }
+
+
+def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> TrainingOptions | None:
+    """What a method that trains is told, where the call names data. Raises OptionError."""
+    from graphprune.errors import OptionError
+
+    if values["data"] is None:
+        for name in ("eval_data", "resume", "resize", "mean", "std", "recipe"):
+            if values[name]:
+                raise OptionError(
+                    f"--{name.replace('_', '-')} goes with a method that trains: give --data too"
+                )
+        return None
+    from graphprune.recipes.training import TrainingOptions
+
+    return TrainingOptions(
+        data=values["data"],
+        recipe=training_recipe(values),
+        eval_data=values["eval_data"],
+        eval=values["eval"],
+        resize=training.size(values["resize"]),
+        mean=training.numbers(values["mean"], "--mean"),
+        std=training.numbers(values["std"], "--std"),
+        block=values["block"],
+        nm=values["nm"],
+        max_layer_sparsity=values["max_layer_sparsity"],
+        checkpoint=beside(target, ".checkpoint"),
+        resume=values["resume"],
+        watcher=watching,
+    )
+
+
+def _finish_training(values: Mapping[str, Any], target: Path, told: TrainingOptions) -> None:
+    """The recipe goes beside the output; the checkpoint has served."""
+    from graphprune.recipes.recipe import write_recipe
+
+    write_recipe(beside(target, ".recipe.toml"), full_recipe(values, told.recipe), force=True)
+    if told.checkpoint is not None:
+        told.checkpoint.unlink(missing_ok=True)
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes and prints: under torchrun only one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def beside(target: Path, ending: str) -> Path:
+    """``OUT.onnx`` -> ``OUT`` with another ending."""
+    return target.with_suffix(ending) if target.suffix == ".onnx" else Path(f"{target}{ending}")
 
 
 def default_output(model: Path) -> Path:
@@ -128,13 +238,14 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int) -> N
                 "budget",
                 f"{budget['kind']} {budget['requested']:g} requested, {budget['achieved']:.4f} achieved",
             ),
+            *[(when, f"{100 * value:.2f} %") for when, value in result.metrics.items()],
             *proof(result.fidelity),
             ("written", f"{target}, {plan_path(target)}"),
         ]
     )
 
 
-def _check_targets(model: Path, target: Path, force: bool) -> None:
+def _check_targets(model: Path, target: Path, force: bool, resume: bool) -> None:
     """Refuse, before any work, what could not be written. Raises OptionError."""
     from graphprune.errors import OptionError
     from graphprune.plan import plan_path
@@ -147,6 +258,11 @@ def _check_targets(model: Path, target: Path, force: bool) -> None:
         return
     if options.same_file(model, target):
         raise OptionError(f"{target} is the model itself: name another file with -o, or use --force")
+    checkpoint = beside(target, ".checkpoint")
+    if checkpoint.exists() and not resume:
+        raise OptionError(
+            f"{checkpoint} is left from an interrupted run: use --resume to go on, or --force to begin again"
+        )
     for path in (target, plan_path(target)):
         if path.exists():
             raise OptionError(f"{path} exists already: use --force to replace it, or -o for another name")

@@ -5,22 +5,33 @@
 >>> result.save("small.onnx")                                 # doctest: +SKIP
 """
 
-from graphprune.api import Model, PruneResult, analyze, load, prune, verify
+from typing import TYPE_CHECKING, Any
+
+from graphprune.api import Model, PruneResult, TrainingOptions, analyze, load, prune, verify
 from graphprune.errors import (
     BudgetError,
+    ConversionError,
+    DataError,
     FidelityError,
     GraphpruneError,
     ModelError,
     OptionError,
     PlanError,
+    TrainingError,
 )
 from graphprune.plan import Plan
+from graphprune.recipes.recipe import Recipe
 from graphprune.rules.registry import rule
+
+if TYPE_CHECKING:
+    from graphprune.search.search import Search
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BudgetError",
+    "ConversionError",
+    "DataError",
     "FidelityError",
     "GraphpruneError",
     "Model",
@@ -29,6 +40,10 @@ __all__ = [
     "Plan",
     "PlanError",
     "PruneResult",
+    "Recipe",
+    "Search",
+    "TrainingError",
+    "TrainingOptions",
     "__version__",
     "analyze",
     "load",
@@ -36,3 +51,12 @@ __all__ = [
     "rule",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``Search`` needs torch, which takes seconds to import: only those who ask for it wait."""
+    if name == "Search":
+        from graphprune.search.search import Search
+
+        return Search
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,102 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
-import onnx_ir
-
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.errors import OptionError, PlanError
-from graphprune.frontends.loading import load_model
+from graphprune.lookup import hint
+from graphprune.models import Model, load
 from graphprune.plan import Plan, plan_path
-from graphprune.writing import save_model, to_proto, write_text
+from graphprune.recipes.training import TrainingOptions
+from graphprune.results import PruneResult
 
 if TYPE_CHECKING:
-    import onnx_graphsurgeon
-
     from graphprune.proof import Fidelity
 
-STRUCTURES = ("channel",)
-
-
-@dataclass(eq=False)
-class Model:
-    """A loaded model. Convert back with ``to_onnx``, ``to_ir`` or ``to_graphsurgeon``; write with ``save``."""
-
-    ir: onnx_ir.Model
-    name: str = "model"
-    path: Path | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def to_ir(self) -> onnx_ir.Model:
-        """The onnx_ir model itself (not a copy)."""
-        return self.ir
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """As a protobuf."""
-        return to_proto(self.ir)
-
-    def to_graphsurgeon(self) -> onnx_graphsurgeon.Graph:
-        """As an onnx_graphsurgeon Graph (which drops metadata_props)."""
-        import onnx_graphsurgeon
-
-        return onnx_graphsurgeon.import_onnx(self.to_onnx())
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write the model, whole or not at all. Raises OptionError where ``path`` exists, unless ``force``."""
-        return save_model(self.ir, Path(path), force=force)
-
-    def sha256(self) -> str:
-        """Of the file's bytes, or of the serialised model where it came from memory."""
-        if self.path is None:
-            return hashlib.sha256(self.to_onnx().SerializeToString(deterministic=True)).hexdigest()
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-
-@dataclass(eq=False)
-class PruneResult:
-    """What ``prune`` returns: the smaller model, the plan, the proof and the analysis it rests on."""
-
-    model: Model
-    plan: Plan
-    fidelity: Fidelity
-    analysis: Analysis
-    removed_channels: int
-    """Producer filters that went, of ``analysis.prunable_channels``."""
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write the model and, beside it, its plan (``OUT.plan.json``)."""
-        target = Path(path)
-        if not force and plan_path(target).exists():
-            raise OptionError(
-                f"{plan_path(target)} exists already: use --force to replace it, or another name"
-            )
-        written = self.model.save(target, force=force)
-        write_text(plan_path(target), self.plan.to_json(), force=True)
-        return written
-
-
-def load(source: Any) -> Model:
-    """Load a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or an ``onnx_graphsurgeon.Graph``.
-
-    Raises ModelError for what is not a usable ONNX model.
-    """
-    if isinstance(source, Model):
-        return source
-    model, notes = load_model(source)
-    if isinstance(source, str | os.PathLike):
-        return Model(model, str(source), Path(source), notes)
-    return Model(model, model.graph.name or "model", None, notes)
+STRUCTURES = ("channel", "block", "nm")
 
 
 def analyze(
@@ -131,7 +53,7 @@ def prune(
     params: float | None = None,
     macs: float | None = None,
     method: str = "magnitude",
-    allocation: str = "uniform",
+    allocation: str | None = None,
     multiple_of: int | None = None,
     min_channels: int = 1,
     ratios: Mapping[str, float] | None = None,
@@ -141,40 +63,76 @@ def prune(
     allow_inexact: bool = False,
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    training: TrainingOptions | None = None,
 ) -> PruneResult:
     """Prune a model under exactly one budget and prove ``masked original == pruned``.
 
     ``sparsity``: share of prunable output channels to remove; ``params`` / ``macs``: share of the whole
-    model's. ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or weight
-    names -> share for those groups. Raises BudgetError where the budget is out of reach.
+    model's. ``allocation``: how the budget is spread; None is the method's own (uniform in one shot, global
+    when trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or
+    weight names -> share for those groups. ``training``: data, recipe and more, for methods that train.
+
+    Raises BudgetError where the budget is out of reach.
     """
     from graphprune.budget import Budget
-    from graphprune.pruning import PruneOptions, prune_channels
+    from graphprune.choosing import PruneOptions
+    from graphprune.criteria import all_criteria
+    from graphprune.pruning import prune_channels
 
     if structure not in STRUCTURES:
-        raise OptionError(f"unknown structure {structure!r}: use one of {', '.join(STRUCTURES)}")
-    given = {k: v for k, v in (("sparsity", sparsity), ("params", params), ("macs", macs)) if v is not None}
+        raise OptionError(f"unknown structure {structure!r}: {hint(structure, STRUCTURES)}")
+    common: dict[str, Any] = {
+        "multiple_of": multiple_of,
+        "min_channels": min_channels,
+        "ratios": tuple((ratios or {}).items()),
+        "only": tuple(only),
+        "exclude": tuple(exclude),
+        "attention": attention,
+        "allow_inexact": allow_inexact,
+        "input_shapes": _shapes(input_shapes),
+    }
+    budget = {"sparsity": sparsity, "params": params, "macs": macs}
+    if method not in all_criteria():
+        if allocation is not None:
+            common["allocation"] = allocation
+        return _train(source, training, {**common, **budget, "structure": structure, "method": method}, seed)
+    if training is not None:
+        raise OptionError(f"--method {method} does not train: give --method smart with --data")
+    if structure != "channel":
+        raise OptionError(
+            f"--structure {structure} needs a method that trains, as --method smart with --data"
+        )
+    given = {k: v for k, v in budget.items() if v is not None}
     if len(given) != 1:
         raise OptionError("give exactly one of --sparsity, --params and --macs")
     ((kind, requested),) = given.items()
     options = PruneOptions(
-        budget=Budget(kind, requested),
-        method=method,
-        allocation=allocation,
-        multiple_of=multiple_of,
-        min_channels=min_channels,
-        ratios=tuple((ratios or {}).items()),
-        only=tuple(only),
-        exclude=tuple(exclude),
-        attention=attention,
-        allow_inexact=allow_inexact,
-        seed=seed,
-        input_shapes=_shapes(input_shapes),
+        Budget(kind, requested), method, **common, seed=seed, allocation=allocation or "uniform"
     )
     model = load(source)
     pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+
+
+def _train(source: Any, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
+    """Prune with a method that trains. Raises OptionError for an unknown one, or without data."""
+    from graphprune.criteria import all_criteria
+
+    method = words["method"]
+    try:
+        from graphprune.methods import all_trained
+        from graphprune.training.run import train
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        known = hint(method, all_criteria(), "methods that train need PyTorch: pip install torch")
+        raise OptionError(f"unknown method {method!r}: {known}") from None
+    if method not in all_trained():
+        raise OptionError(f"unknown method {method!r}: {hint(method, [*all_criteria(), *all_trained()])}")
+    if training is None:
+        raise OptionError(f"--method {method} trains: give it inputs with --data (labels are not needed)")
+    return train(source, replace(training, recipe=replace(training.recipe, seed=seed)), **words)
 
 
 def verify(
@@ -206,4 +164,4 @@ def _shapes(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, .
     return {name: tuple(int(s) for s in sizes) for name, sizes in (given or {}).items()}
 
 
-__all__ = ["Model", "PruneResult", "analyze", "load", "prune", "verify"]
+__all__ = ["Model", "PruneResult", "TrainingOptions", "analyze", "load", "prune", "verify"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -59,6 +59,16 @@ class CostModel:
         """MACs that stay."""
         return round(float(self.work_macs(alive).sum()))
 
+    def soft_params(self, keep: np.ndarray) -> tuple[float, np.ndarray]:
+        """Parameters under soft masks ``keep`` (float64 ``[components]`` in [0, 1]) and their gradient."""
+        shares, slopes = self._share.with_slopes(keep)
+        return float(self._sizes @ shares), slopes(self._sizes)
+
+    def soft_macs(self, keep: np.ndarray) -> tuple[float, np.ndarray]:
+        """MACs under soft masks ``keep`` (float64 ``[components]`` in [0, 1]) and their gradient."""
+        counts, slopes = self._counts.with_slopes(keep)
+        return float(self._coefficients @ counts), slopes(self._coefficients)
+
     def macs_by_node(self, alive: np.ndarray) -> dict[Node, int]:
         """MACs of every node that has any."""
         found: dict[Node, float] = {}
@@ -84,3 +94,20 @@ class _Products:
             counts = np.add.reduceat(alive[self._flat].astype(np.int64), self._starts)
             np.multiply.at(product, self._item, counts * self._scale)
         return product
+
+    def with_slopes(self, keep: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """The products for a float ``keep``, and what turns their weights into the gradient of their sum."""
+        product = np.ones(self._n)
+        if not self._starts.size:
+            return product, lambda weights: np.zeros_like(keep)
+        sums = np.add.reduceat(keep[self._flat], self._starts) * self._scale
+        np.multiply.at(product, self._item, sums)
+        share = product[self._item] / np.maximum(sums, np.finfo(float).tiny) * self._scale
+        lengths = np.diff(self._starts, append=self._flat.size)
+
+        def slopes(weights: np.ndarray) -> np.ndarray:
+            each = np.repeat(share * weights[self._item], lengths)
+            found: np.ndarray = np.bincount(self._flat, each, minlength=keep.size)
+            return found
+
+        return product, slopes

@@ -31,6 +31,9 @@ class Plan:
     gates: value -> axis -> indices set to 0 in the reference (two activations contract).
     kept_only: node -> axis -> removed indices: a cross-channel operator that the reference computes
         over the kept positions of that axis of its first input.
+    blocks: tensor -> ``shape`` (block sizes along every axis of the stored tensor) and ``kept`` (numbers of
+        the blocks that are not zero, row-major).
+    patterns: tensor -> ``keep`` of every ``of`` consecutive weights along ``axis`` are not zero.
     renamed: name in the pruned file -> name in the original.
     added: names that exist only in the pruned file -> what they are for.
     fidelity: max_rel_diff, exact, nodes (kept_only nodes), distance_to_original, and more.
@@ -46,6 +49,8 @@ class Plan:
     contracted: dict[str, list[int]] = field(default_factory=dict)
     gates: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     kept_only: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    patterns: dict[str, dict[str, Any]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
     params: dict[str, int] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from graphprune.errors import PlanError
 from graphprune.folding import evaluate
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Node, Value
+from graphprune.patterns import block_mask, nm_mask
 from graphprune.plan import Plan
 from graphprune.running import computed_constants, top_level_values
 
@@ -190,6 +191,9 @@ class _Builder:
 
     def _changed_tensors(self) -> None:
         """Weights that lost no position but may hold other numbers: trained, compensated, zeroed."""
+        for name in (*self.plan.blocks, *self.plan.patterns):
+            if name not in self.values:
+                raise PlanError(f"the plan zeroes {name!r}, which the original does not have: wrong model")
         for new in self.pruned_values:
             name = new if new in self.values else self.plan.renamed.get(new, new)
             if name in self.plan.removed or name not in self.values:
@@ -201,7 +205,21 @@ class _Builder:
                 continue
             merge = self._merge
             assert merge is not None
-            self._replace(name, old, _merged(merge, old, tensor))
+            self._replace(name, old, self._zeroed(name, _merged(merge, old, tensor)))
+
+    def _zeroed(self, name: str, build: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+        """Blocks and N:M patterns: zeros wherever the plan says so, whatever the file holds there."""
+        blocks, pattern = self.plan.blocks.get(name), self.plan.patterns.get(name)
+
+        def masked() -> np.ndarray:
+            array = build()
+            if blocks is not None:
+                array = np.where(block_mask(name, array.shape, blocks), array, 0).astype(array.dtype)
+            if pattern is not None:
+                array = np.where(nm_mask(name, array, pattern), array, 0).astype(array.dtype)
+            return array
+
+        return masked if blocks or pattern else build
 
     def _is_weight(self, name: str, dtype: ir.DataType) -> bool:
         """Other integers are sizes, axes and indices: they belong to the pruned shapes."""

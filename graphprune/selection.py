@@ -51,11 +51,11 @@ def build_pools(
 ) -> list[Pool]:
     """Order every removable channel.
 
-    ``scores`` and ``movable`` (bool) are per component; low scores go first. Every tracked axis of every
+    ``scores`` and ``movable`` (bool) are per component; low scores go first (criteria: ``Grids.spread`` first,
+    so that heads and widths have the scores of their elements). Every tracked axis of every
     tensor keeps at least ``min_channels`` positions (all of them where it has fewer).
     """
-    scores = groups.coupling.grids.spread(scores)
-    movable = movable & ~_protected(groups, scores, movable, min_channels)
+    movable = movable & ~protected(groups, scores, movable, min_channels)
     rows = [groups.coupling.of(b.ids) for b in groups.coupling.coupler.balances]
     pools = []
     for number, members in enumerate(_bound_groups(groups, rows)):
@@ -126,17 +126,17 @@ def _steps(
     return steps
 
 
-def _protected(groups: Groups, scores: np.ndarray, movable: np.ndarray, min_channels: int) -> np.ndarray:
-    """The best channels of every axis, so that no axis is emptied."""
-    protected = np.zeros(movable.size, bool)
+def protected(groups: Groups, scores: np.ndarray, movable: np.ndarray, min_channels: int) -> np.ndarray:
+    """The best channels of every axis, so that no axis is emptied: bool ``[components]``."""
+    found = np.zeros(movable.size, bool)
     for channels in _axes(groups, min_channels):
-        stays = ~movable[channels] | protected[channels]
+        stays = ~movable[channels] | found[channels]
         missing = min(min_channels, channels.size) - int(np.count_nonzero(stays))
         if missing > 0:
             free = channels[~stays]
             best = free[np.argsort(-scores[free], kind="stable")[:missing]]
-            protected[best] = True
-    return protected
+            found[best] = True
+    return found
 
 
 def _axes(groups: Groups, least: int) -> list[np.ndarray]:

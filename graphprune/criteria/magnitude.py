@@ -22,13 +22,13 @@ def magnitude(groups: Groups, rng: np.random.Generator) -> np.ndarray:
     index is divided by the mean norm over that axis, and a channel's score is the mean over its slices.
     A layer's scale and size cancel, so that one threshold serves all groups.
     """
-    return _relative(groups, _l2)
+    return relative_norms(groups)
 
 
 @criterion("magnitude-l1")
 def magnitude_l1(groups: Groups, rng: np.random.Generator) -> np.ndarray:
     """As magnitude, with L1 norms (Li et al. 2017, Pruning Filters for Efficient ConvNets)."""
-    return _relative(groups, _l1)
+    return relative_norms(groups, norm=_l1)
 
 
 def _l2(w: np.ndarray, axis: int) -> np.ndarray:
@@ -43,7 +43,11 @@ def _l1(w: np.ndarray, axis: int) -> np.ndarray:
     return norm
 
 
-def _relative(groups: Groups, norm: Reduce) -> np.ndarray:
+def relative_norms(
+    groups: Groups, read: Callable[[Value], np.ndarray] | None = None, norm: Reduce = _l2
+) -> np.ndarray:
+    """The score of ``magnitude``, float ``[components]``; ``read`` gives a tensor's data (default: stored)."""
+    read = read or Value.array
     coupling = groups.coupling
     total, slices = np.zeros(coupling.count), np.zeros(coupling.count)
     by_tensor: dict[Value, list[Slice]] = {}
@@ -58,16 +62,16 @@ def _relative(groups: Groups, norm: Reduce) -> np.ndarray:
             if tensor.rank < 2 and slices[channels[coupling.removable[channels]]].all():
                 continue  # biases and the like count only where a channel has no weight of its own
             if w is None:
-                w = np.asarray(tensor.array()).astype(np.float32)
-            norms = _row_norms(w, s, norm)
+                w = np.asarray(read(tensor)).astype(np.float32)
+            norms = row_norms(w, s, norm)
             mean = norms.mean()
             np.add.at(total, channels, norms / mean if mean > 0 else np.ones_like(norms))
             np.add.at(slices, channels, 1)
     return total / np.maximum(slices, 1)
 
 
-def _row_norms(w: np.ndarray, s: Slice, norm: Reduce) -> np.ndarray:
-    """Norms in the shape of ``s.ids``."""
+def row_norms(w: np.ndarray, s: Slice, norm: Reduce = _l2) -> np.ndarray:
+    """Norms of a tensor's indices along a slice, in the shape of ``s.ids``."""
     if s.rows == 1:
         return norm(w, s.axis)
     return np.stack([norm(block, s.axis) for block in np.split(w, s.rows, axis=0)])

@@ -1,0 +1,123 @@
+"""Options and scores -> which coupled channels stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from graphprune.analysis import Analysis
+from graphprune.budget import Budget, Decision, decide
+from graphprune.errors import BudgetError, OptionError
+from graphprune.groups import Group
+from graphprune.selection import Pool, build_pools
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """Everything ``prune`` can be told about channels; the command line has the same words.
+
+    allocation: ``uniform`` keeps more accuracy without training than ``global`` on the trained networks it
+        was measured on (README, "Choosing"), so it is the default of one-shot methods; trained ones learn
+        the shares (``global``).
+    multiple_of: None aligns automatically (kept channels a multiple of 16 in groups 64 or wider, of 8
+        from 32), 1 leaves counts free. ratios: (glob, share) pairs. only / exclude: globs on node or
+        weight names.
+    """
+
+    budget: Budget
+    method: str = "magnitude"
+    allocation: str = "uniform"
+    multiple_of: int | None = None
+    min_channels: int = 1
+    ratios: Sequence[tuple[str, float]] = ()
+    only: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    attention: str = "heads"
+    allow_inexact: bool = False
+    seed: int = 0
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.multiple_of is not None and self.multiple_of < 1:
+            raise OptionError(f"--multiple-of {self.multiple_of}: give auto or a number from 1")
+        if self.seed < 0:
+            raise OptionError(f"--seed {self.seed}: give a number from 0")
+        if self.min_channels < 1:
+            raise OptionError(f"--min-channels {self.min_channels}: give a number from 1")
+        for pattern, ratio in self.ratios:
+            if not 0 <= ratio < 1:
+                raise OptionError(f"--ratio {pattern}={ratio:g}: give a share from 0 to below 1")
+
+
+def movable(analysis: Analysis, options: PruneOptions) -> np.ndarray:
+    """Coupled channels that may go under the options: bool ``[components]``.
+
+    Raises BudgetError where nothing can, OptionError for a pattern that matches nothing.
+    """
+    groups = analysis.groups
+    if not any(g.prunable for g in groups):
+        why = Counter(g.reason for g in groups if g.reason).most_common(1)
+        raise BudgetError(
+            "nothing in this model can be pruned by whole channels: "
+            + (why[0][0] if why else "it has no convolution or matrix product with stored weights")
+        )
+    for pattern in (*options.only, *options.exclude, *(p for p, _ in options.ratios)):
+        if not any(_matches(g, pattern) for g in groups):
+            raise OptionError(
+                f"no node or weight name matches {pattern!r}: see graphprune analyze for the names"
+            )
+    found = ~analysis.coupling.frozen
+    for group in groups:
+        if group.prunable and not _selected(group, options):
+            found[group.channels] = False
+    return found
+
+
+def pools_of(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> list[Pool]:
+    """The order in which channels may go under ``scores`` (float ``[components]``, low goes first)."""
+    return build_pools(
+        analysis.groups,
+        scores,
+        movable=movable(analysis, options),
+        multiple_of=options.multiple_of,
+        min_channels=options.min_channels,
+    )
+
+
+def choose(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> Decision:
+    """Decide under the budget by ``scores`` (float ``[components]``). Raises BudgetError, OptionError."""
+    pools = pools_of(analysis, options, scores)
+    return decide(
+        analysis.groups,
+        pools,
+        options.budget,
+        analysis.cost,
+        allocation=options.allocation,
+        ratios=fixed_shares(pools, options),
+    )
+
+
+def fixed_shares(pools: Sequence[Pool], options: PruneOptions) -> dict[int, float]:
+    """Pool number -> the share that --ratio gives it; a later pattern wins."""
+    found: dict[int, float] = {}
+    for pattern, ratio in options.ratios:
+        for number, pool in enumerate(pools):
+            if any(_matches(g, pattern) for g in pool.groups):
+                found[number] = ratio
+    return found
+
+
+def _selected(group: Group, options: PruneOptions) -> bool:
+    if options.only and not any(_matches(group, p) for p in options.only):
+        return False
+    return not any(_matches(group, p) for p in options.exclude)
+
+
+def _matches(group: Group, pattern: str) -> bool:
+    """A glob matches a group by the name of a producer node or of the weight that makes its channels."""
+    names = [n.name for n in group.producers] + list(group.weights)
+    return any(fnmatchcase(n, pattern) for n in names)

@@ -1,0 +1,55 @@
+"""Zero patterns of weights as the plan describes them: kept blocks, and N of every M."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphprune.errors import PlanError
+
+
+def block_mask(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> np.ndarray:
+    """``{"shape": block sizes along every axis, "kept": numbers of kept blocks}`` -> bool of ``shape``.
+
+    Blocks are numbered row-major; those at the far edges may be partial. Raises PlanError.
+    """
+    block, kept = entry.get("shape"), entry.get("kept")
+    if not isinstance(block, list) or len(block) != len(shape) or any(not _is_size(b) for b in block):
+        raise PlanError(f"the plan's blocks of {name!r} do not fit a tensor of shape {shape}: wrong model")
+    grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
+    mask = np.zeros(math.prod(grid), bool)
+    numbers = np.asarray(kept if isinstance(kept, list) else [-1], dtype=object)
+    if any(not isinstance(k, int) or not 0 <= k < mask.size for k in numbers.tolist()):
+        raise PlanError(f"the plan keeps blocks of {name!r} that it does not have: wrong model")
+    mask[numbers.astype(np.int64)] = True
+    found = mask.reshape(grid)
+    for axis, b in enumerate(block):
+        found = np.repeat(found, b, axis=axis)
+    return found[tuple(slice(0, n) for n in shape)]
+
+
+def nm_mask(name: str, weights: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
+    """The N largest of every M consecutive ``weights`` along an axis: ``{"keep", "of", "axis"}`` -> bool.
+
+    The earlier of equals counts. Raises PlanError.
+    """
+    found = [entry.get(k) for k in ("keep", "of", "axis")]
+    keep, of, axis = (int(v) if isinstance(v, int) else -1 for v in found)
+    if not (0 < keep < of and 0 <= axis < weights.ndim):
+        raise PlanError(f"the plan's N:M pattern of {name!r} is malformed: it was not written by graphprune")
+    moved = np.moveaxis(np.abs(weights.astype(np.float64)), axis, -1)
+    inputs = moved.shape[-1]
+    padded = np.full((*moved.shape[:-1], -(-inputs // of) * of), -1.0)
+    padded[..., :inputs] = moved
+    rows = padded.reshape(-1, of)
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :keep]
+    mask = np.zeros(rows.shape, bool)
+    np.put_along_axis(mask, best, True, axis=1)
+    return np.moveaxis(mask.reshape(padded.shape)[..., :inputs], -1, axis)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,1 @@
+"""Trained masks: units, gates in the fx module, and the search that decides."""

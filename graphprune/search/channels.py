@@ -1,0 +1,215 @@
+"""Structure ``channel``: one mask entry for each coupled channel, gated where consumers sum over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphprune.analysis import Analysis
+from graphprune.budget import ALLOCATIONS
+from graphprune.choosing import PruneOptions, choose, fixed_shares, movable, pools_of
+from graphprune.criteria.magnitude import relative_norms, row_norms
+from graphprune.errors import BudgetError, OptionError
+from graphprune.graph import Node, Value
+from graphprune.groups import Groups
+from graphprune.records import Slice
+from graphprune.search.statistics import check_mixings
+from graphprune.search.units import Gate, Hard, Section
+from graphprune.selection import Pool, protected
+
+
+class ChannelUnits:
+    """Mask entries are coupled channels; those of a grid of heads and widths are products of two.
+
+    The gate stands on the consumer's weight, along the axis that it sums over: the same number as gating
+    the activation after BatchNorm and nonlinearity, since W (s x) = (W s) x, and BatchNorm cannot undo it
+    (methods.md A5).
+    """
+
+    def __init__(self, analysis: Analysis, options: PruneOptions) -> None:
+        if options.allocation not in ALLOCATIONS:
+            raise OptionError(
+                f"unknown allocation {options.allocation!r}: use one of {', '.join(ALLOCATIONS)}"
+            )
+        self.analysis, self.options = analysis, options
+        self.groups: Groups = analysis.groups
+        coupling = analysis.coupling
+        self.movable = movable(analysis, options)
+        every = np.concatenate([g.channels for g in self.groups])
+        self.slots = np.unique(every[self.movable[every]])
+        self.size = int(self.slots.size)
+        if not self.size:
+            raise BudgetError("--only and --exclude leave nothing to prune: name other nodes")
+        self.entries = coupling.count
+        derived = np.flatnonzero(coupling.grids.derived)
+        self.derived = np.column_stack([derived, coupling.grids.parents[derived]]).reshape(-1, 3)
+        self.gates = self._gates()
+        self.statistics = self._statistics()
+        self.sections = self._sections()
+
+    def scores(self, read: object = None) -> np.ndarray:
+        """Relative L2 norms, as the ``magnitude`` criterion: float ``[units]``."""
+        reader = read if callable(read) else None
+        found = self.groups.coupling.grids.spread(relative_norms(self.groups, reader))
+        return np.asarray(found[self.slots])
+
+    def activation_scores(
+        self, read: object, norms: Mapping[str, np.ndarray], *, weighted: bool
+    ) -> np.ndarray:
+        """Consumers' input norms, times their columns' norms where ``weighted``: float ``[units]``.
+
+        Each relative to its consumer's mean; channels that no measured consumer reads have the mean of all.
+        """
+        coupling = self.groups.coupling
+        reader = read if callable(read) else Value.array
+        total, count = np.zeros(self.entries), np.zeros(self.entries)
+        for s in self._summed():
+            if s.tensor.name not in norms or norms[s.tensor.name].size != s.ids.size:
+                continue
+            found = norms[s.tensor.name].reshape(s.ids.shape)
+            if weighted:
+                found = found * row_norms(np.asarray(reader(s.tensor), np.float32), s)
+            np.add.at(total, coupling.of(s.ids), found / max(float(found.mean()), 1e-30))
+            np.add.at(count, coupling.of(s.ids), 1)
+        scores = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+        return np.asarray(coupling.grids.spread(scores)[self.slots])
+
+    def floors(self, logits: np.ndarray) -> np.ndarray:
+        """The best units of every axis, so that ``min_channels`` of them stay: bool ``[units]``."""
+        scores = self._everywhere(logits)
+        kept = protected(self.groups, scores, self.movable, self.options.min_channels)
+        return np.asarray(kept[self.slots])
+
+    def harden(self, logits: np.ndarray) -> Hard:
+        """Aligned, balanced, exact under the budget: as one-shot pruning with ``logits`` for scores."""
+        decision = choose(self.analysis, self.options, self._everywhere(logits))
+        return Hard(decision.alive[self.slots], decision.achieved, decision)
+
+    # -- where masks act --------------------------------------------------------------------------
+
+    def _summed(self) -> list[Slice]:
+        """Slices of stored tensors along axes that consumers sum over."""
+        coupler = self.analysis.coupling.coupler
+        summed = np.zeros(coupler.count, bool)
+        for ids in coupler.contracted:
+            summed[ids] = True
+        return [s for s in coupler.slices if summed[s.ids].any()]
+
+    def _gates(self) -> list[Gate]:
+        coupling = self.analysis.coupling
+        changing = np.zeros(coupling.count, bool)
+        changing[self.slots] = True
+        parents = coupling.grids.parents
+        changing[self.derived[:, 0]] = changing[parents[self.derived[:, 0]]].any(axis=1)
+        gates = [
+            _weight_gate(s, coupling.of(s.ids)) for s in self._summed() if changing[coupling.of(s.ids)].any()
+        ]
+        for gate in coupling.coupler.gates:
+            channels = coupling.of(gate.ids)
+            if changing[channels].any():
+                shape = [-1 if a == gate.axis else 1 for a in range(gate.value.rank)]
+                gates.append(Gate(gate.value.name, channels.reshape(shape)))
+        return gates
+
+    def _statistics(self) -> list[tuple[Node, np.ndarray]]:
+        coupling = self.analysis.coupling
+        moving = np.isin(np.arange(self.entries), [*self.slots, *self.derived[:, 0]])
+        found = [m for m in coupling.coupler.mixings if moving[coupling.of(m.ids)].any()]
+        check_mixings(found)
+        return [(m.node, coupling.of(m.ids)) for m in found]
+
+    # -- budgets ----------------------------------------------------------------------------------
+
+    def _sections(self) -> list[Section]:
+        pools = pools_of(self.analysis, self.options, self._everywhere(self.scores()))
+        fixed = fixed_shares(pools, self.options)
+        weights = self.groups.weights.astype(np.float64)
+        number = np.full(self.entries, -1)
+        for i, pool in enumerate(pools):
+            for group in pool.groups:
+                number[group.channels] = i
+        pool_of = number[self.slots]
+        if self.options.allocation == "uniform":
+            alive = choose(self.analysis, self.options, self._everywhere(self.scores())).alive
+            return [
+                self._linear(np.flatnonzero(pool_of == i), weights, alive=alive) for i in np.unique(pool_of)
+            ]
+        sections = [
+            self._linear(np.flatnonzero(pool_of == i), weights, share=share) for i, share in fixed.items()
+        ]
+        free = np.flatnonzero(~np.isin(pool_of, list(fixed)))
+        if free.size:
+            sections.append(self._free(free, weights, sections, pools))
+        return [s for s in sections if s.units.size]
+
+    def _linear(
+        self, units: np.ndarray, weights: np.ndarray, *, share: float = 0.0, alive: np.ndarray | None = None
+    ) -> Section:
+        cost = np.maximum(weights[self.slots[units]], 1.0)
+        total = float(cost.sum())
+        target = total * (1 - share) if alive is None else float(cost[alive[self.slots[units]]].sum())
+        return Section(units, cost, total, target)
+
+    def _free(
+        self, units: np.ndarray, weights: np.ndarray, fixed: list[Section], pools: list[Pool]
+    ) -> Section:
+        budget, cost = self.options.budget, np.maximum(weights[self.slots[units]], 1.0)
+        if budget.kind == "sparsity" and not self.derived.size:
+            free = self.groups.coupling.removable & (self.groups.producers > 0)
+            every = float(self.groups.producers[free].sum())
+            gone = budget.requested * every - sum(s.total - s.target for s in fixed)
+            total = float(cost.sum())
+            return Section(units, cost, total, max(total - gone, 0.0))
+        curve = ModelCurve(self, budget.kind)
+        total = curve.value_and_gradient(np.ones(self.size))[0]
+        share = 1 - budget.requested
+        base = curve.whole * share if budget.kind != "sparsity" else total - curve.whole * budget.requested
+        return Section(units, cost, total, base, curve)
+
+    def _everywhere(self, logits: np.ndarray) -> np.ndarray:
+        """Unit scores as component scores; what no unit stands for is never compared."""
+        scores = np.full(self.entries, float(np.max(logits, initial=0.0)))
+        scores[self.slots] = logits
+        return scores
+
+
+class ModelCurve:
+    """Parameters, MACs or removed filters of the whole model under soft masks: products of counts."""
+
+    def __init__(self, units: ChannelUnits, kind: str) -> None:
+        self.units = units
+        cost = units.analysis.cost
+        free = units.groups.coupling.removable & (units.groups.producers > 0)
+        self.producers = np.where(free, units.groups.producers, 0).astype(np.float64)
+        self.soft = {"params": cost.soft_params, "macs": cost.soft_macs, "sparsity": self._filters}[kind]
+        self.whole = self.soft(np.ones(units.entries))[0]
+
+    def value_and_gradient(self, s: np.ndarray) -> tuple[float, np.ndarray]:
+        """Cost that stays under ``s`` (float64 ``[units]``) and its gradient."""
+        slots, derived = self.units.slots, self.units.derived
+        keep = np.ones(self.units.entries)
+        keep[slots] = s
+        entry, first, second = derived.T if derived.size else (slots[:0],) * 3
+        keep[entry] = keep[first] * keep[second]
+        value, slope = self.soft(keep)
+        inner = slope[entry]
+        np.add.at(slope, first, inner * keep[second])
+        np.add.at(slope, second, inner * keep[first])
+        return value, slope[slots]
+
+    def _filters(self, keep: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(self.producers @ keep), self.producers.copy()
+
+
+def _weight_gate(s: Slice, channels: np.ndarray) -> Gate:
+    """The gate of a stored tensor along one axis; a grouped weight has other channels in each block."""
+    rank = s.tensor.rank
+    if s.rows == 1:
+        return Gate(s.tensor.name, channels.reshape([-1 if a == s.axis else 1 for a in range(rank)]))
+    assert s.tensor.shape is not None
+    each = s.tensor.shape[0] // s.rows
+    per_filter = np.repeat(channels, each, axis=0)
+    shape = [1] * rank
+    shape[0], shape[s.axis] = per_filter.shape
+    return Gate(s.tensor.name, per_filter.reshape(shape))

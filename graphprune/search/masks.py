@@ -1,0 +1,186 @@
+"""The module that holds mask logits and turns them into mask entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from graphprune.methods.registry import TrainedMethod
+from graphprune.relaxation import Threshold
+from graphprune.search.units import Curve, Section, Units
+
+
+class Masks(nn.Module):
+    """``forward()`` gives float32 ``[entries]``: 1 everywhere (``dense``), soft, or 0/1 (``hard``).
+
+    ``temperature`` and ``progress`` (0: everything is kept, 1: the budget holds) are set before each step.
+    """
+
+    base: torch.Tensor
+    slots: torch.Tensor
+    derived: torch.Tensor
+    hard: torch.Tensor
+
+    def __init__(self, units: Units, logits: np.ndarray, method: TrainedMethod) -> None:
+        super().__init__()
+        self.units, self.method = units, method
+        self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float32))
+        self.register_buffer("base", torch.ones(units.entries), persistent=False)
+        self.register_buffer("slots", torch.tensor(units.slots, dtype=torch.int64), persistent=False)
+        self.register_buffer("derived", torch.tensor(units.derived, dtype=torch.int64), persistent=False)
+        self.register_buffer("hard", torch.ones(units.size))
+        self.mode = "dense"
+        self.temperature = 1.0
+        self.progress = 1.0
+        self.held = False
+        """The masks of the step before serve again, without a gradient (``--mask-every``)."""
+        self.targets = [s.target for s in units.sections]
+        self.floors = np.zeros(units.size, bool)
+        self._warm = [Threshold() for _ in units.sections]
+        self._parts: list[_Part] | None = None
+        self._last: torch.Tensor | None = None
+        self._probe = torch.empty(0)
+
+    def forward(self) -> torch.Tensor:
+        """Mask entries, float32 ``[entries]``."""
+        if self.mode == "dense":
+            return self.base
+        if self.mode == "probe":
+            return self.expand(self._probe)
+        if self.mode == "hard":
+            return self.expand(self.hard)
+        if self.held and self._last is not None:
+            return self.expand(self._last)
+        s = self.soft()
+        self._last = s.detach()
+        return self.expand(s)
+
+    def soft(self) -> torch.Tensor:
+        """Soft masks, float32 ``[units]``; every section meets its budget of this step."""
+        parts = self._sections()
+        if parts[0].everything:
+            return self._relax(parts[0], self.logits, None)
+        s = torch.ones_like(self.logits)
+        for part in parts:  # sections with a curve come last and see the others' masks
+            if part.open.size:
+                chosen = self._relax(part, self.logits.index_select(0, part.index), s)
+                s = s.index_copy(0, part.index, chosen)
+        return s
+
+    def expand(self, s: torch.Tensor) -> torch.Tensor:
+        """Unit masks ``[units]`` -> entries ``[entries]``."""
+        full = self.base.index_copy(0, self.slots, s)
+        if self.derived.numel():
+            entry, first, second = self.derived.unbind(1)
+            full = full.index_copy(0, entry, full.index_select(0, first) * full.index_select(0, second))
+        return full
+
+    def probe(self) -> torch.Tensor:
+        """Let the next forwards use masks of 1 that gradients reach; returns them, ``[units]``."""
+        self.mode = "probe"
+        self._probe = torch.ones_like(self.hard).requires_grad_()
+        return self._probe
+
+    # -- what changes between steps ---------------------------------------------------------------
+
+    def set_floors(self, floors: np.ndarray) -> None:
+        """Units that must stay: they are 1 and out of the competition."""
+        if not np.array_equal(floors, self.floors):
+            self.floors = floors
+            self._parts = None
+
+    def set_targets(self, targets: list[float]) -> None:
+        """What every section keeps once ``progress`` is 1."""
+        self.targets = targets
+
+    def harden(self, keep: np.ndarray) -> None:
+        """From now on masks are 0/1 (bool ``[units]``), and nothing about them is trained."""
+        self.hard.copy_(torch.from_numpy(keep.astype(np.float32)))
+        self.logits.requires_grad_(False)
+        self.mode = "hard"
+        self._last = None
+
+    def thresholds(self) -> list[float | None]:
+        """The solved threshold of every section, where there is one."""
+        return [w.value for w in self._warm]
+
+    def progress_state(self) -> dict[str, Any]:
+        """What ``state_dict`` does not hold, as plain data."""
+        return {
+            "mode": self.mode,
+            "temperature": self.temperature,
+            "progress": self.progress,
+            "targets": list(self.targets),
+            "floors": torch.from_numpy(self.floors.copy()),
+            "warm": self.thresholds(),
+            "last": self._last,
+        }
+
+    def load_progress(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``progress_state`` gave."""
+        self.mode = state["mode"]
+        self.temperature, self.progress = state["temperature"], state["progress"]
+        self.targets = list(state["targets"])
+        self.set_floors(state["floors"].numpy())
+        for warm, value in zip(self._warm, state["warm"], strict=True):
+            warm.value = value
+        self._last = state["last"]
+        self.logits.requires_grad_(self.mode != "hard")
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _sections(self) -> list[_Part]:
+        if self._parts is None:
+            self._parts = [
+                _Part(i, s, self.floors, self.units.size, self.logits.device)
+                for i, s in enumerate(self.units.sections)
+            ]
+        return self._parts
+
+    def _relax(self, part: _Part, x: torch.Tensor, s: torch.Tensor | None) -> torch.Tensor:
+        total, target = part.section.total, self.targets[part.number]
+        kept = total - self.progress * (total - target)
+        warm = self._warm[part.number]
+        if part.section.curve is not None:
+            budget = _Remaining(part.section.curve, part.open, self._others(s), kept)
+            return self.method.relax_curve(x, budget, self.temperature, warm)
+        linear = min(max(kept - part.floor_cost, 0.0), part.free_cost)
+        return self.method.relax(x, linear, self.temperature, part.cost, warm)
+
+    def _others(self, s: torch.Tensor | None) -> np.ndarray:
+        if s is None:
+            return np.ones(self.units.size)
+        found: np.ndarray = s.detach().cpu().double().numpy()
+        return found
+
+
+class _Part:
+    """A section without its floors: what competes for what is left of the budget."""
+
+    def __init__(self, number: int, section: Section, floors: np.ndarray, size: int, device: Any) -> None:
+        self.number, self.section = number, section
+        floored = floors[section.units]
+        self.open = section.units[~floored]
+        cost = section.cost[~floored]
+        self.floor_cost = float(section.cost[floored].sum())
+        self.free_cost = float(cost.sum())
+        self.everything = bool(self.open.size == size and (self.open == np.arange(size)).all())
+        self.index = torch.tensor(self.open, dtype=torch.int64, device=device)
+        self.cost = None if (cost == 1).all() else torch.tensor(cost, dtype=torch.float64, device=device)
+
+
+class _Remaining:
+    """A curve as a function of the units that compete; the others are as they are."""
+
+    def __init__(self, curve: Curve, units: np.ndarray, others: np.ndarray, limit: float) -> None:
+        self.curve, self.units, self.s = curve, units, others.copy()
+        self.limit = limit
+
+    def value_and_gradient(self, s: np.ndarray) -> tuple[float, np.ndarray]:
+        self.s[self.units] = s
+        value, gradient = self.curve.value_and_gradient(self.s)
+        return value, gradient[self.units]

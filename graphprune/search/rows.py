@@ -1,0 +1,93 @@
+"""Structure ``nm``: in every M consecutive inputs N weights stay; the weights themselves compete."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from graphprune.errors import BudgetError, OptionError
+from graphprune.graph import Graph
+from graphprune.methods.registry import TrainedMethod
+from graphprune.search.weights import ContractionWeight, contraction_weights
+
+
+@dataclass
+class RowState:
+    """What all weights share: ``mode`` is dense, soft or hard; ``temperature`` in units of ``std`` or raw."""
+
+    method: TrainedMethod
+    keep: int
+    of: int
+    relative: bool
+    mode: str = "dense"
+    temperature: float = 1.0
+
+
+class RowMask(nn.Module):
+    """weight -> masked weight (methods.md A5, algorithm 2): ``w * f_tau(|w|)`` inside every group."""
+
+    hard: torch.Tensor
+
+    def __init__(self, weight: ContractionWeight, state: RowState) -> None:
+        super().__init__()
+        self.in_axis, self.state = weight.in_axis, state
+        self.register_buffer("hard", torch.ones(weight.shape, dtype=torch.bool))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Same shape as ``weight``."""
+        if self.state.mode == "dense":
+            return weight
+        if self.state.mode == "hard":
+            return weight * self.hard.to(weight.dtype)
+        return weight * self.soft(weight)
+
+    def soft(self, weight: torch.Tensor) -> torch.Tensor:
+        """Soft masks of the weight's shape; every group of M sums to N."""
+        rows = self.rows(weight.abs())
+        if self.state.relative:
+            rows = rows / weight.detach().abs().std().clamp_min(1e-12)
+        return self.back(self.state.method.relax_rows(rows, self.state.keep, self.state.temperature), weight)
+
+    def harden(self, weight: torch.Tensor) -> None:
+        """Fix the N largest of every group; the earlier of equals stays."""
+        rows = self.rows(weight.detach().abs())
+        order = torch.argsort(rows, dim=1, descending=True, stable=True)[:, : self.state.keep]
+        mask = torch.zeros_like(rows).scatter_(1, order, 1.0)
+        self.hard.copy_(self.back(mask, weight).bool())
+
+    def rows(self, scores: torch.Tensor) -> torch.Tensor:
+        """``[rows, M]``: M consecutive inputs each; what is missing at the end is -inf."""
+        moved = scores.movedim(self.in_axis, -1)
+        padded = F.pad(moved, (0, -moved.shape[-1] % self.state.of), value=float("-inf"))
+        return padded.reshape(-1, self.state.of)
+
+    def back(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The way back of ``rows``."""
+        moved = weight.movedim(self.in_axis, -1).shape
+        whole = moved[-1] + (-moved[-1] % self.state.of)
+        return rows.reshape(*moved[:-1], whole)[..., : moved[-1]].movedim(-1, self.in_axis)
+
+
+def row_weights(graph: Graph, of: int) -> tuple[list[ContractionWeight], list[str]]:
+    """Weights with at least ``of`` inputs, and the names of the others, which stay dense.
+
+    Raises BudgetError where there is none.
+    """
+    every = contraction_weights(graph)
+    found = [w for w in every if w.shape[w.in_axis] >= of]
+    if not found:
+        raise BudgetError(f"no weight has {of} inputs: N:M pruning needs wider layers")
+    return found, [w.value.name for w in every if w.shape[w.in_axis] < of]
+
+
+def parse_nm(text: str) -> tuple[int, int]:
+    """``2:4`` -> ``(2, 4)``. Raises OptionError."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    n, m = (int(g) for g in match.groups()) if match else (0, 0)
+    if not 0 < n < m:
+        raise OptionError(f"--nm {text!r} is not understood: write kept:of, as 2:4")
+    return n, m

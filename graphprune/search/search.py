@@ -1,0 +1,278 @@
+"""A search: masks in a trainable module, from soft to hard, and the way back to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import fx, nn
+
+from graphprune.choosing import PruneOptions
+from graphprune.errors import OptionError
+from graphprune.fx.importer import Imported, import_model
+from graphprune.graph import Value
+from graphprune.lookup import hint
+from graphprune.methods import find_trained
+from graphprune.models import Model, load
+from graphprune.plan import Plan
+from graphprune.recipes.recipe import Recipe
+from graphprune.recipes.schedules import budget_share, temperature
+from graphprune.results import PruneResult
+from graphprune.search.comparing import compare_module
+from graphprune.search.initial import Inputs, initial_logits, input_norms, needs_data, unit_scores
+from graphprune.search.masking import Masking, UnitMasking
+from graphprune.search.structures import Structure, structure_of
+from graphprune.writeback import with_tensors
+
+_FLOORS_EVERY = 20
+"""Steps between two looks at which units must stay."""
+
+
+class Search:
+    """Trains masks over a model inside a loop of your own.
+
+    ``module`` is a torch.fx.GraphModule that takes the graph's inputs in order; optimise
+    ``parameters()`` on any loss, call ``step()`` after each optimiser step, and ``finish()`` at the end.
+
+    Raises ConversionError for a model that cannot be trained, BudgetError for a budget out of reach.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        structure: str = "channel",
+        method: str = "smart",
+        sparsity: float | None = None,
+        params: float | None = None,
+        macs: float | None = None,
+        max_steps: int = 1000,
+        block: str = "16x8x1x1",
+        nm: str = "2:4",
+        max_layer_sparsity: float = 0.98,
+        batches: Iterable[Inputs] = (),
+        deferred: bool = False,
+        **words: Any,
+    ) -> None:
+        """``words``: fields of Recipe and of PruneOptions, by name.
+
+        max_steps: calls of ``step()`` until the masks are hard. batches: inputs for a ``mask_init`` that
+        looks at data. deferred: masks stay 1 until ``begin()``.
+        """
+        if max_steps < 1:
+            raise OptionError(f"--max-steps {max_steps}: give a number from 1")
+        recipe, options = _sort_words(words)
+        self.recipe, self.max_steps, self.steps = recipe, max_steps, 0
+        self.method = find_trained(method)
+        self.source: Model = load(model)
+        self.imported: Imported = import_model(
+            self.source.ir, input_shapes=_shapes(options.get("input_shapes"))
+        )
+        self.module: fx.GraphModule = self.imported.module
+        self.original = _frozen_copy(self.module)
+        budget = {"sparsity": sparsity, "params": params, "macs": macs}
+        self.structure: Structure = structure_of(
+            structure,
+            self.source,
+            self.imported,
+            self.method,
+            budget,
+            options,
+            recipe.temp_unit == "std",
+            block=block,
+            nm=nm,
+            most=max_layer_sparsity,
+        )
+        self.masking: Masking = self.structure.masking
+        self.begun = self.finished = False
+        if not deferred:
+            self.begin(batches)
+
+    def begin(self, batches: Iterable[Inputs] = ()) -> None:
+        """Start the search from today's weights. ``batches``: inputs for a data-driven ``mask_init``."""
+        masking = self.masking
+        if isinstance(masking, UnitMasking):
+            logits = initial_logits(
+                self._scores(masking, list(batches)),
+                relative=self.recipe.temp_unit == "std",
+                seed=self.structure.options.seed,
+            )
+            with torch.no_grad():
+                masking.masks.logits.copy_(torch.from_numpy(logits.astype(np.float32)))
+        masking.soften()
+        self.begun = True
+        self._advance()
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Parameter groups for any torch optimiser: weights, and mask logits with a rate of their own."""
+        groups: list[dict[str, Any]] = [{"params": list(self.weights().values())}]
+        if self.masking.parameters():
+            groups.append(
+                {"params": self.masking.parameters(), "lr": self.recipe.mask_lr, "weight_decay": 0.0}
+            )
+        return groups
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The model's own parameters by the names of their ONNX tensors."""
+        masks = {id(p) for p in self.masking.parameters()}
+        return {
+            self.imported.tensors[name]: p
+            for name, p in self.module.named_parameters()
+            if id(p) not in masks and name in self.imported.tensors
+        }
+
+    def step(self) -> None:
+        """One optimiser step is done: lower the temperature, tighten the budget; hard masks at the end."""
+        if self.finished:
+            return
+        self.steps += 1
+        if self.steps >= self.max_steps:
+            self.harden()
+            return
+        if self.recipe.snap and self.steps == self._snap_step:
+            self.masking.snap()
+        elif self.steps % _FLOORS_EVERY == 0:
+            self.masking.refresh()
+        self._advance()
+
+    def harden(self) -> float:
+        """Fix the masks now. Returns the share achieved, of what the budget counts."""
+        if not self.finished:
+            self.masking.harden()
+            self.finished = True
+        assert self.masking.hard is not None
+        return self.masking.hard.achieved
+
+    def finish(self) -> tuple[Plan, fx.GraphModule]:
+        """Harden the masks and describe the decision. The module goes on training under hard masks;
+        ``result()`` gives the file whenever you are done.
+
+        Raises FidelityError where the smaller model would not equal the masked one.
+        """
+        self.harden()
+        return self.result().plan, self.module
+
+    def result(self) -> PruneResult:
+        """The pruned model with today's weights, its plan and proof; ``save(path)`` writes them.
+
+        Raises FidelityError where the file does not compute what the masked module does.
+        """
+        if not self.finished:
+            raise OptionError("the search has not finished: call finish() first")
+        weighted = with_tensors(self.source.ir, self.trained())
+        pruned = self.structure.write(weighted)
+        pruned.plan.fidelity["module"] = self._compare(pruned.model)
+        model = Model(pruned.model, f"{self.source.name} (pruned)", None, list(self.source.notes))
+        return PruneResult(model, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+
+    def trained(self) -> dict[str, np.ndarray]:
+        """Today's tensors by their ONNX names, those that the masks do not change included."""
+        state = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        return {
+            value: state[attribute].detach().cpu().numpy().astype(np.float32)
+            for attribute, value in self.imported.tensors.items()
+            if state[attribute].is_floating_point()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides the module's state_dict."""
+        return {
+            "steps": self.steps,
+            "begun": self.begun,
+            "finished": self.finished,
+            "masking": self.masking.state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``state`` gave; the module's state_dict is loaded before."""
+        self.steps, self.begun, self.finished = state["steps"], state["begun"], state["finished"]
+        self.masking.load(state["masking"])
+
+    def _compare(self, pruned: ir.Model) -> float:
+        """Largest relative difference between the masked module and the file. Raises FidelityError."""
+        return compare_module(self.module, self.imported, pruned)
+
+    @property
+    def temperature(self) -> float:
+        """Of the next forward."""
+        s = self.recipe
+        return temperature(self.steps, self.max_steps, s.init_temp, s.final_temp, s.temp_schedule)
+
+    @property
+    def training_masks(self) -> bool:
+        """Whether the next step trains the masks (``mask_every``)."""
+        return not self.finished and self.steps % self.recipe.mask_every == 0
+
+    @property
+    def _snap_step(self) -> int:
+        return max(1, round(self.max_steps * (1 - self.recipe.snap)))
+
+    def _advance(self) -> None:
+        progress = budget_share(self.steps, self.max_steps, self.recipe.budget_anneal)
+        if self.recipe.snap and self.steps >= self._snap_step:
+            progress = 1.0
+        self.masking.advance(self.temperature, progress, not self.training_masks)
+
+    def _scores(self, masking: UnitMasking, batches: Sequence[Inputs]) -> np.ndarray:
+        kind = self.recipe.mask_init
+        if needs_data(kind) and not batches:
+            raise OptionError(f"--mask-init {kind} looks at inputs: give data")
+        norms = None
+        if kind in ("activation", "weight-activation"):
+            norms = input_norms(self.original, self.imported.nodes, self.imported.graph, batches)
+        if kind == "taylor":
+            return self._sensitivity(masking, batches)
+        return unit_scores(kind, masking.units, self._read, norms)
+
+    def _sensitivity(self, masking: UnitMasking, batches: Sequence[Inputs]) -> np.ndarray:
+        """|dL/ds| at s = 1, L the squared outputs: how much the outputs move when a unit fades."""
+        total = np.zeros(masking.units.size)
+        self.module.eval()
+        for inputs in batches:
+            probe = masking.masks.probe()
+            outputs = self.module(*inputs)
+            tensors = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+            loss = torch.stack([x.float().square().mean() for x in tensors if x.is_floating_point()]).sum()
+            (gradient,) = torch.autograd.grad(loss, probe)
+            total += gradient.abs().double().cpu().numpy()
+        masking.masks.mode = "dense"
+        return total
+
+    def _read(self, value: Value) -> np.ndarray:
+        """Today's data of a stored tensor; of one that the module does not hold, the file's."""
+        attribute = {v: k for k, v in self.imported.tensors.items()}.get(value.name)
+        if attribute is None:
+            return value.array()
+        return np.asarray(self.module.get_parameter(attribute).detach().cpu().numpy())
+
+
+def _frozen_copy(module: fx.GraphModule) -> fx.GraphModule:
+    """The model as it came: a teacher, and what data-driven scores are measured on."""
+    copy: fx.GraphModule = deepcopy(module).eval()
+    for parameter in copy.parameters():
+        parameter.requires_grad_(False)
+    return copy
+
+
+def _shapes(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(int(s) for s in sizes) for name, sizes in (given or {}).items()}
+
+
+def _sort_words(words: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """Keyword arguments -> recipe of the search, and options for channels. Raises OptionError."""
+    of_recipe = {f.name for f in fields(Recipe)} - {"max_steps"}
+    of_channels = {f.name for f in fields(PruneOptions)} - {"budget", "method"}
+    for word in words:
+        if word not in of_recipe | of_channels:
+            raise OptionError(f"unknown option {word!r}: {hint(word, of_recipe | of_channels)}")
+    options = {k: v for k, v in words.items() if k in of_channels}
+    if "input_shapes" in options:
+        options["input_shapes"] = _shapes(options["input_shapes"])
+    if isinstance(options.get("ratios"), Mapping):
+        options["ratios"] = tuple(options["ratios"].items())
+    return Recipe(**{k: v for k, v in words.items() if k in of_recipe}), options

@@ -1,0 +1,331 @@
+"""One training run: pretraining, search, fine-tuning under hard masks; one step at a time, resumable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphprune.errors import Interrupted, OptionError, TrainingError
+from graphprune.recipes.recipe import Recipe
+from graphprune.recipes.schedules import lr_factor, set_lr
+from graphprune.recipes.training import Progress
+from graphprune.search.search import Search
+from graphprune.search.weights import depthwise_weights, output_weights
+from graphprune.training.augment import draw, move, move_labels
+from graphprune.training.averaging import Average
+from graphprune.training.checkpoint import load_checkpoint, save_checkpoint
+from graphprune.training.devices import Devices
+from graphprune.training.losses import Loss
+from graphprune.training.optimisers import Optimizer, build_optimizer
+from graphprune.training.phases import SEARCH, Phases
+from graphprune.training.samples import Batch, Source
+from graphprune.training.teacher import Outputs, Teacher
+
+_INITIAL_BATCHES = 4
+_STATISTICS_BATCHES = 100
+_UNDECIDED_EVERY = 10
+
+
+class Training:
+    """Trains ``search.module`` by a recipe.
+
+    ``on_step`` is called after every step, ``on_hard`` once the masks are fixed. Raises TrainingError for a
+    loss that is not finite, Interrupted on Ctrl-C, in both cases with a checkpoint on disk where
+    ``checkpoint`` names one.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        recipe: Recipe,
+        data: Source,
+        loss: Loss,
+        devices: Devices,
+        phases: Phases,
+        *,
+        checkpoint: Path | None = None,
+        on_step: Callable[[Progress], None] | None = None,
+        on_hard: Callable[[], None] | None = None,
+    ) -> None:
+        self.search, self.recipe, self.data, self.loss, self.devices = search, recipe, data, loss, devices
+        self.phases, self.checkpoint = phases, checkpoint
+        self.on_step, self.on_hard = on_step, on_hard
+        self.step = self.epoch = self.used = 0
+        """Steps done, the epoch of the data that comes next, and its batches already used."""
+        self.notes: dict[str, Any] = {}
+        """Plain data that checkpoints carry along (metrics measured so far)."""
+        self.module = search.module
+        devices.place(self.module, search.original)
+        self.teacher = Teacher(search.original, self._forward)
+        graph = search.imported.graph
+        self.weights = search.weights()
+        self.optimizer = build_optimizer(
+            recipe.optimizer,
+            self.weights.items(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            not_matrices={v.name for v in depthwise_weights(graph) | output_weights(graph)},
+        )
+        self.mask_optimizer: Optimizer | None = None
+        if search.masking.parameters():
+            self.mask_optimizer = build_optimizer(
+                recipe.mask_optimizer,
+                [("masks", p) for p in search.masking.parameters()],
+                lr=recipe.mask_lr,
+                momentum=recipe.mask_momentum,
+                weight_decay=recipe.mask_weight_decay,
+            )
+        tensors = search.imported.tensors
+        self.average = Average(self.module, recipe.ema, tensors) if recipe.ema else None
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self._parallel: nn.Module | None = None
+        self._undecided = self._kept = 1.0
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. Raises OptionError where it is of another run."""
+        assert self.checkpoint is not None
+        state = load_checkpoint(self.checkpoint)
+        if state["identity"] != self._identity():
+            changed = [k for k, v in self._identity().items() if state["identity"].get(k) != v]
+            raise OptionError(
+                f"{self.checkpoint} is of another run ({', '.join(changed)} differs): "
+                "give the same settings, or run without --resume"
+            )
+        self._load(state)
+
+    def run(self) -> None:
+        """Train to the end."""
+        if self.loss.needs_teacher and self.recipe.augment == "none" and self._worth_remembering:
+            self.teacher.remember(self.data, self.recipe.batch_size, self.devices.device)
+        self.module.train()
+        last = time.monotonic()
+        try:
+            for batch in self._batches():
+                self._enter_phase()
+                self._one_step(batch)
+                if time.monotonic() - last > 60 * self.recipe.checkpoint_minutes:
+                    self.save()
+                    last = time.monotonic()
+        except KeyboardInterrupt:
+            raise Interrupted(self._stopped("stopped")) from None
+        self._enter_phase()
+        if self.average is not None:
+            self.average.copy_to_module()
+        self.module.eval()
+
+    def save(self) -> None:
+        """Write the checkpoint, on the first rank. Raises TrainingError."""
+        if self.checkpoint is not None and self.devices.first:
+            save_checkpoint(self.checkpoint, self._state())
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def _one_step(self, batch: Batch) -> None:
+        recipe = self.recipe
+        phase = self.phases.at(self.step)
+        if recipe.augment == "light":
+            batch = self._augmented(batch)
+        inputs = tuple(x.to(self.devices.device) for x in batch.inputs)
+        labels = None if batch.labels is None else batch.labels.to(self.devices.device)
+        teacher = self.teacher(batch, inputs) if self.loss.needs_teacher else None
+        set_lr(self.optimizer.param_groups, self._factor(recipe.scheduler))
+        with self._autocast():
+            outputs = self._forward(self._trained_module(), inputs)
+            loss = self.loss(outputs, teacher, labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(self._diverged(value))
+        self.optimizer.zero_grad()
+        if self.mask_optimizer is not None:
+            self.mask_optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if recipe.grad_clip:
+            nn.utils.clip_grad_norm_(self.weights.values(), recipe.grad_clip)
+        self.optimizer.step()
+        if phase == SEARCH:
+            self._step_masks()
+        if self.average is not None:
+            self.average.update()
+        self.step += 1
+        self._report(phase, value)
+
+    def _step_masks(self) -> None:
+        search, phases = self.search, self.phases
+        if self.mask_optimizer is not None and search.training_masks:
+            done = self.step - phases.pretrain
+            factor = lr_factor(done, phases.search, 0, self.recipe.mask_scheduler)
+            set_lr(self.mask_optimizer.param_groups, factor)
+            self.mask_optimizer.step()
+        search.step()
+
+    def _enter_phase(self) -> None:
+        """What happens between phases, before the step that follows."""
+        phases, search = self.phases, self.search
+        if self.step == phases.pretrain and not search.begun:
+            search.begin(self._first_inputs())
+            self._parallel = None
+        if self.step >= phases.search_end and "hard" not in self.notes:
+            self.notes["hard"] = search.harden()
+            self._parallel = None
+            if not phases.finetune:
+                self._renew_statistics()
+            if self.on_hard is not None:
+                self.on_hard()
+            self.module.train()
+
+    @torch.no_grad()
+    def _renew_statistics(self) -> None:
+        """BatchNorm's running statistics under the hard masks, where no fine-tuning will renew them."""
+        self.module.train()
+        for batch in islice(self._epoch(), _STATISTICS_BATCHES):
+            self._forward(self.module, tuple(x.to(self.devices.device) for x in batch.inputs))
+
+    def _forward(self, module: nn.Module, inputs: Outputs) -> Outputs:
+        outputs = module(*inputs)
+        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+    def _trained_module(self) -> nn.Module:
+        if self._parallel is None:
+            self._parallel = self.devices.parallel(self.module)
+        return self._parallel
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.recipe.amp == "none":
+            return nullcontext()
+        return torch.autocast(self.devices.device.type, torch.bfloat16)
+
+    def _factor(self, scheduler: str) -> float:
+        return lr_factor(self.step, self.phases.total, self.phases.warmup, scheduler)
+
+    def _report(self, phase: str, loss: float) -> None:
+        if self.on_step is None:
+            return
+        masking = self.search.masking
+        if phase != SEARCH or self.step % _UNDECIDED_EVERY == 0:
+            self._undecided = masking.undecided() if phase == SEARCH else 0.0
+            self._kept = masking.kept()
+        epoch = self.step / self.phases.epoch if self.phases.epoch else 0.0
+        temperature = self.search.temperature if phase == SEARCH else 0.0
+        self.on_step(
+            Progress(
+                self.step, self.phases.total, phase, epoch, loss, temperature, self._undecided, self._kept
+            )
+        )
+
+    # -- data -------------------------------------------------------------------------------------
+
+    @property
+    def _worth_remembering(self) -> bool:
+        return self.phases.epoch is not None and self.phases.total - self.step >= self.phases.epoch
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches of the steps that are left: epoch after epoch, without those already used."""
+        return islice(self._epochs(), self.phases.total - self.step)
+
+    def _epochs(self) -> Iterator[Batch]:
+        while True:
+            skip = self.used
+            for batch in self._epoch(skip):
+                self.used += 1
+                yield batch
+            if not self.used:
+                raise OptionError(f"{self.data.name} gives no batch: it is empty")
+            self.epoch, self.used = self.epoch + 1, 0
+
+    def _epoch(self, skip: int = 0) -> Iterator[Batch]:
+        return self.data.batches(
+            self.recipe.batch_size,
+            epoch=self.epoch,
+            seed=self.recipe.seed,
+            rank=self.devices.rank,
+            world=self.devices.world,
+            skip=skip,
+        )
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Images, and with them the classes of their pixels, mirrored and moved."""
+        moves = draw(batch.inputs[0].shape[0], self.generator)
+        labels = batch.labels
+        if labels is not None and labels.ndim == 3 and not labels.is_floating_point():
+            labels = move_labels(labels, moves)
+        inputs = tuple(move(x, moves) if _is_image(x) else x for x in batch.inputs)
+        return Batch(inputs, labels, batch.indices)
+
+    def _first_inputs(self) -> list[tuple[torch.Tensor, ...]]:
+        """Inputs for a data-driven --mask-init, the same on every rank."""
+        batches = self.data.batches(self.recipe.batch_size, epoch=0, seed=self.recipe.seed)
+        return [tuple(x.to(self.devices.device) for x in b.inputs) for b in islice(batches, _INITIAL_BATCHES)]
+
+    # -- trouble and checkpoints ------------------------------------------------------------------
+
+    def _diverged(self, value: float) -> str:
+        return (
+            f"the loss is {value} at step {self.step + 1} of {self.phases.total} "
+            f"({self.phases.at(self.step)}): lower --lr or --mask-lr, or look for values that are not "
+            f"finite in the data{self._last_checkpoint()}"
+        )
+
+    def _last_checkpoint(self) -> str:
+        if self.checkpoint is not None and self.checkpoint.exists():
+            return f"; the last checkpoint is {self.checkpoint}"
+        return ""
+
+    def _stopped(self, what: str) -> str:
+        self.save()
+        where = f"; --resume goes on from {self.checkpoint}" if self.checkpoint is not None else ""
+        return f"{what} at step {self.step} of {self.phases.total}{where}"
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change between a run and its continuation."""
+        options = self.search.structure.options
+        return {
+            "model": self.search.source.sha256(),
+            "data": self.data.name,
+            "budget": f"{options.budget.kind} {options.budget.requested}",
+            **{f"--{k.replace('_', '-')}": v for k, v in vars(self.recipe).items() if k in _IDENTITY},
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "identity": self._identity(),
+            "position": (self.step, self.epoch, self.used),
+            "module": self.module.state_dict(),
+            "search": self.search.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "mask_optimizer": None if self.mask_optimizer is None else self.mask_optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "random": torch.get_rng_state(),
+            "generator": self.generator.get_state(),
+            "notes": self.notes,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.step, self.epoch, self.used = state["position"]
+        self.module.load_state_dict(state["module"])
+        self.search.load(state["search"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.mask_optimizer is not None:
+            self.mask_optimizer.load_state_dict(state["mask_optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"])
+        self.generator.set_state(state["generator"])
+        self.notes = dict(state["notes"])
+
+
+_IDENTITY = frozenset(vars(Recipe()).keys()) - {"device", "threads", "checkpoint_minutes"}
+
+
+def _is_image(x: torch.Tensor) -> bool:
+    return x.ndim == 4 and x.is_floating_point()

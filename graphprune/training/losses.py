@@ -1,0 +1,197 @@
+"""Losses chosen by name: distillation from the original model, labels, or the user's own function.
+
+Every loss computes in float32 (float64 stays), also under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from graphprune.errors import OptionError
+from graphprune.graph import Graph
+from graphprune.lookup import lookup
+from graphprune.training.divergences import DIVERGENCES, scores, wide
+from graphprune.training.output_kinds import Kind, Output, float_outputs
+from graphprune.training.python_functions import PREFIX, import_function
+from graphprune.training.samples import check_labels, in_range
+
+Tensors = Sequence[torch.Tensor]
+
+
+class Loss(Protocol):
+    """``loss(outputs, teacher, labels)`` -> a scalar tensor.
+
+    ``outputs`` and ``teacher`` hold one tensor per output of the graph, in its order.
+    """
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the outputs of the original model must be given."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether labels must be given."""
+
+    def __call__(self, outputs: Tensors, teacher: Tensors | None, labels: Any) -> torch.Tensor: ...
+
+
+def find_loss(name: str, graph: Graph, distill_temp: float = 1.0) -> Loss:
+    """The loss ``name`` (distill, cross-entropy, mse or python:package.module:function) for ``graph``.
+
+    Raises OptionError for an unknown name and where the model's outputs do not allow it.
+    """
+    if name.startswith(PREFIX):
+        return Custom(name, import_function(name, "--loss"))
+    build = lookup(LOSSES, name, "loss")
+    outputs = float_outputs(graph)
+    if not outputs:
+        raise OptionError(f"--loss {name}: the model has no output of floating point to train on")
+    return build(outputs, distill_temp)
+
+
+# -- distillation -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Distill:
+    """The original model is the teacher: the sum over all outputs of their divergences from its outputs."""
+
+    outputs: list[Output]
+    temperature: float = 1.0
+    needs_teacher = True
+    needs_labels = False
+
+    def __call__(self, outputs: Tensors, teacher: Tensors | None, labels: Any = None) -> torch.Tensor:
+        if teacher is None:
+            raise ValueError("distillation needs the teacher's outputs")
+        terms = [
+            DIVERGENCES[out.kind](
+                out, wide(outputs[out.index]), wide(teacher[out.index]).detach(), self.temperature
+            )
+            for out in self.outputs
+        ]
+        return torch.stack(terms).sum()
+
+
+# -- labels -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of the first output with whole-number labels.
+
+    ``[N, C]`` or ``[N, C, 1, 1]`` takes labels ``[N]``; ``[N, C, H, W]`` takes ``[N, H, W]``, in which
+    255, negative numbers and C are no label. Mean over the labels. Raises OptionError or DataError for
+    labels that do not fit.
+    """
+
+    output: Output
+    needs_teacher = False
+    needs_labels = True
+
+    def __call__(self, outputs: Tensors, teacher: Tensors | None, labels: Any) -> torch.Tensor:
+        out, values = self.output, wide(outputs[self.output.index])
+        given = scores(out, values)
+        given = out.by_class(given) if out.classes else given.flatten(2)
+        if not isinstance(labels, torch.Tensor) or labels.is_floating_point():
+            raise OptionError("--loss cross-entropy needs labels that are whole numbers")
+        count, classes, inner = given.shape
+        if labels.numel() != count * inner:
+            raise OptionError(
+                f"labels of shape {tuple(labels.shape)} do not fit output {out.name!r} of shape "
+                f"{tuple(values.shape)}: --loss cross-entropy needs one label for each {classes} scores"
+            )
+        check_labels(labels, classes)
+        target = labels.reshape(count, inner).long()
+        valid = in_range(target, classes)
+        total = F.cross_entropy(given, target.masked_fill(~valid, -1), ignore_index=-1, reduction="sum")
+        return total / valid.sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """Mean squared error of the first output with labels of its shape, else of all outputs with the teacher's.
+
+    Class numbers (whole-number labels of another shape) are left aside.
+    """
+
+    outputs: list[Output]
+    needs_teacher = True
+    needs_labels = False
+
+    def __call__(self, outputs: Tensors, teacher: Tensors | None, labels: Any = None) -> torch.Tensor:
+        first = wide(outputs[self.outputs[0].index])
+        if isinstance(labels, torch.Tensor):
+            if _squeezed(labels) == _squeezed(first):
+                return F.mse_loss(first, labels.to(first.dtype).reshape(first.shape))
+            if labels.is_floating_point():
+                raise OptionError(
+                    f"labels of shape {tuple(labels.shape)} do not fit output {self.outputs[0].name!r} of "
+                    f"shape {tuple(first.shape)}: --loss mse needs one number for each of its elements"
+                )
+        if teacher is None:
+            raise ValueError("without labels of the output's shape the teacher's outputs are needed")
+        terms = [F.mse_loss(wide(outputs[o.index]), wide(teacher[o.index]).detach()) for o in self.outputs]
+        return torch.stack(terms).sum()
+
+
+# -- the user's own ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Custom:
+    """``function(outputs, labels)`` of the user; ``outputs`` is a tuple, labels None where there are none."""
+
+    name: str
+    function: Callable[..., Any]
+    needs_teacher = False
+    needs_labels = False
+
+    def __call__(self, outputs: Tensors, teacher: Tensors | None, labels: Any) -> torch.Tensor:
+        result = self.function(tuple(outputs), labels)
+        if not isinstance(result, torch.Tensor) or result.numel() != 1:
+            raise OptionError(
+                f"--loss {self.name} must return one number in a tensor, not {_describe(result)}"
+            )
+        return result.reshape(())
+
+
+def _distill(outputs: list[Output], distill_temp: float) -> Loss:
+    return Distill(outputs, distill_temp)
+
+
+def _cross_entropy(outputs: list[Output], distill_temp: float) -> Loss:
+    first = outputs[0]
+    dense = first.kind is Kind.features and len(first.shape or ()) >= 3 and (first.shape or ())[1] >= 2
+    if not (first.classes or dense):
+        raise OptionError(
+            f"--loss cross-entropy needs scores of two classes or more, but output {first.name!r} has "
+            f"{first.kind} of shape {first.shape}: use distill, mse or python:package.module:function"
+        )
+    return CrossEntropy(first)
+
+
+def _squared_error(outputs: list[Output], distill_temp: float) -> Loss:
+    return SquaredError(outputs)
+
+
+LOSSES: dict[str, Callable[[list[Output], float], Loss]] = {
+    "distill": _distill,
+    "cross-entropy": _cross_entropy,
+    "mse": _squared_error,
+}
+
+
+def _squeezed(x: torch.Tensor) -> list[int]:
+    return [size for size in x.shape if size != 1]
+
+
+def _describe(result: Any) -> str:
+    if isinstance(result, torch.Tensor):
+        return f"a tensor of shape {tuple(result.shape)}"
+    return type(result).__name__

@@ -1,0 +1,76 @@
+"""Trained values -> the original ONNX graph, by the names of its stored tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.errors import ModelError
+from graphprune.running import top_level_values
+
+
+def with_tensors(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
+    """A copy of ``model`` whose stored tensors have new numbers, in their own element type.
+
+    ``arrays``: name of an initializer, or of the output of a Constant (or any other constant) node -> data
+    of the same shape. Tensors that are not named are shared with ``model``.
+
+    Raises ModelError for a name that the model does not have, or a shape that differs.
+    """
+    copy = model.clone()
+    values = top_level_values(copy.graph)
+    for name, array in arrays.items():
+        value = values.get(name)
+        if value is None:
+            raise ModelError(f"the model has no tensor {name!r} to write trained values to")
+        node = value.producer()
+        if node is None:
+            assert value.const_value is not None
+            value.const_value = _tensor(name, array, value.const_value)
+        elif node.op_type == "Constant" and "value" in node.attributes:
+            old = node.attributes["value"].as_tensor()
+            node.attributes["value"] = ir.AttrTensor("value", _tensor(name, array, old))
+        else:
+            _store(copy, value, node, array)
+    return copy
+
+
+def stored_arrays(model: ir.Model, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Data of stored tensors by name (initializers and Constant nodes). Raises ModelError for others."""
+    values = top_level_values(model.graph)
+    found: dict[str, np.ndarray] = {}
+    for name in names:
+        value = values.get(name)
+        node = None if value is None else value.producer()
+        tensor = None if value is None else value.const_value
+        if node is not None and "value" in node.attributes:
+            tensor = node.attributes["value"].as_tensor()
+        if tensor is None:
+            raise ModelError(f"the model stores no tensor {name!r}")
+        found[name] = np.asarray(tensor.numpy())
+    return found
+
+
+def _tensor(name: str, array: np.ndarray, old: ir.TensorProtocol) -> ir.Tensor:
+    if tuple(old.shape) != array.shape:
+        raise ModelError(f"{name!r} has shape {tuple(old.shape)}, trained values have {array.shape}")
+    data = array.astype(old.dtype.numpy())
+    tensor = ir.Tensor(data, dtype=old.dtype, name=old.name)
+    tensor.doc_string = old.doc_string
+    return tensor
+
+
+def _store(model: ir.Model, value: ir.Value, node: ir.Node, array: np.ndarray) -> None:
+    """Put an initializer in the place of a node that makes a constant (ConstantOfShape and the like)."""
+    dtype = value.dtype or ir.DataType.from_numpy(array.dtype)
+    name = value.name
+    assert name is not None
+    value.name = f"{name}/untrained"
+    tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=name)
+    stored = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor)
+    value.replace_all_uses_with(stored, replace_graph_outputs=True)
+    model.graph.register_initializer(stored)
+    if len(node.outputs) == 1:
+        model.graph.remove(node, safe=True)
