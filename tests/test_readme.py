@@ -55,10 +55,11 @@ def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))  # one example registers a rule
     monkeypatch.chdir(tmp_path)
     onnx.save(small_network(), "model.onnx")
-    assert len(PYTHON_BLOCKS) == 3
+    assert len(PYTHON_BLOCKS) == 4
     for block in PYTHON_BLOCKS:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     assert Path("small.onnx").exists()
+    assert graphprune.verify("model.onnx", "trained.onnx").holds
     assert registry.find_rule("example.com::Scale2") is not None
 
 
@@ -120,7 +121,7 @@ def test_readme_explains_every_field() -> None:
     plan = set(Plan(source_sha256="").to_dict())
     report = graphprune.analyze(small_network()).to_dict()
     group = set(report["groups"][0]) | set(report["nodes"][0])
-    fidelity = set(graphprune.prune(small_network(), sparsity=0.5).plan.fidelity)
+    fidelity = set(graphprune.prune(small_network(), sparsity=0.5).plan.fidelity) | {"module"}
     missing = {f for f in plan | set(report) | group | fidelity if f"`{f}`" not in README}
     assert missing == set()
 

@@ -135,9 +135,9 @@ def test_a_checkpoint_of_another_run_is_refused(model_file: Path, images: Path, 
     with pytest.raises(Interrupted):
         prune(model_file, method="smart", sparsity=0.5, training=options)
     again = replace(options, resume=True, watcher=None, recipe=replace(QUICK, lr=0.5))
-    with pytest.raises(OptionError, match="--lr differs"):
+    with pytest.raises(OptionError, match=r"other --lr\)"):
         prune(model_file, method="smart", sparsity=0.5, training=again)
-    with pytest.raises(OptionError, match="budget differs"):
+    with pytest.raises(OptionError, match=r"other budget\)"):
         prune(model_file, method="smart", sparsity=0.6, training=replace(again, recipe=QUICK))
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(OptionError, match="not a readable checkpoint"):

@@ -31,6 +31,10 @@ class Structure(Protocol):
     options: PruneOptions
 
     @property
+    def name(self) -> str:
+        """In words: ``channel``, ``block 16x8x1x1``, ``nm 2:4``."""
+
+    @property
     def masking(self) -> Masking:
         """The masks in the module."""
 
@@ -45,6 +49,7 @@ class ChannelStructure:
     source: Model
     masking: UnitMasking
     options: PruneOptions
+    name: str = "channel"
 
     def write(self, weighted: ir.Model) -> Pruned:
         """Raises FidelityError where the result does not equal the masked model."""
@@ -63,6 +68,7 @@ class BlockStructure:
     masking: UnitMasking
     options: PruneOptions
     units: BlockUnits
+    name: str
 
     def write(self, weighted: ir.Model) -> Pruned:
         """Raises FidelityError where the result does not equal the masked model."""
@@ -87,6 +93,7 @@ class RowStructure:
     source: Model
     masking: RowMasking
     options: PruneOptions
+    name: str
 
     def write(self, weighted: ir.Model) -> Pruned:
         """Raises FidelityError where the result does not equal the masked model."""
@@ -136,16 +143,18 @@ def structure_of(
     )
     module, nodes = imported.module, imported.nodes
     if name == "channel":
-        channels = ChannelUnits(analyze(source.ir, source.name, options, source.notes), options)
+        channels = ChannelUnits(analyze(source.ir, source.name, options, source.notes), options, nodes)
+        channels.harden(channels.scores())  # a budget that is out of reach is refused before any training
         return ChannelStructure(
             source, UnitMasking(module, nodes, channels, np.zeros(channels.size), method), options
         )
     if name == "block":
         blocks = BlockUnits(imported.graph, parse_block(block), requested, max_layer_sparsity=most)
+        blocks.harden(blocks.scores())
         masking = UnitMasking(module, nodes, blocks, np.zeros(blocks.size), method)
-        return BlockStructure(source, masking, options, blocks)
+        return BlockStructure(source, masking, options, blocks, f"block {block}")
     keep, of = parse_nm(nm)
     weights, _ = row_weights(imported.graph, of)
     state = RowState(method, keep, of, relative=relative)
     options = replace(options, budget=Budget("sparsity", 1 - keep / of))
-    return RowStructure(source, RowMasking(module, nodes, weights, state), options)
+    return RowStructure(source, RowMasking(module, nodes, weights, state), options, f"nm {nm}")

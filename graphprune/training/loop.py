@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphprune.budget import Budget
 from graphprune.errors import Interrupted, OptionError, TrainingError
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
@@ -31,7 +33,8 @@ from graphprune.training.teacher import Outputs, Teacher
 
 _INITIAL_BATCHES = 4
 _STATISTICS_BATCHES = 100
-_UNDECIDED_EVERY = 10
+_LOOKS = 200
+"""How often in a whole training the masks are looked at for the report."""
 
 
 class Training:
@@ -99,7 +102,7 @@ class Training:
         if state["identity"] != self._identity():
             changed = [k for k, v in self._identity().items() if state["identity"].get(k) != v]
             raise OptionError(
-                f"{self.checkpoint} is of another run ({', '.join(changed)} differs): "
+                f"{self.checkpoint} is of another run (other {', '.join(changed)}): "
                 "give the same settings, or run without --resume"
             )
         self._load(state)
@@ -120,6 +123,7 @@ class Training:
         except KeyboardInterrupt:
             raise Interrupted(self._stopped("stopped")) from None
         self._enter_phase()
+        self.save()  # should writing the result fail, nothing is trained again
         if self.average is not None:
             self.average.copy_to_module()
         self.module.eval()
@@ -212,7 +216,7 @@ class Training:
         if self.on_step is None:
             return
         masking = self.search.masking
-        if phase != SEARCH or self.step % _UNDECIDED_EVERY == 0:
+        if phase != SEARCH or self.step % max(1, self.phases.total // _LOOKS) == 0:
             self._undecided = masking.undecided() if phase == SEARCH else 0.0
             self._kept = masking.kept()
         epoch = self.step / self.phases.epoch if self.phases.epoch else 0.0
@@ -293,6 +297,8 @@ class Training:
             "model": self.search.source.sha256(),
             "data": self.data.name,
             "budget": f"{options.budget.kind} {options.budget.requested}",
+            "structure": self.search.structure.name,
+            "choice of channels": str(replace(options, budget=Budget("sparsity", 0.0))),
             **{f"--{k.replace('_', '-')}": v for k, v in vars(self.recipe).items() if k in _IDENTITY},
         }
 
