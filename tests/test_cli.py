@@ -319,7 +319,7 @@ def test_existing_output_is_refused_before_the_work(model_file: Path) -> None:
         (["--sparsity", "abc"], ["--sparsity"]),
         (["--macs", "0.999"], ["cannot be reached", "at most"]),
         (["--sparsity", "0.5", "--method", "magnitud"], ["unknown method", "'magnitude'"]),
-        (["--sparsity", "0.5", "--structure", "blocks"], ["unknown structure", "channel"]),
+        (["--sparsity", "0.5", "--structure", "blocks"], ["unknown structure", "did you mean 'block'"]),
         (["--sparsity", "0.5", "--allocation", "local"], ["--allocation", "uniform"]),
         (["--sparsity", "0.5", "--attention", "none"], ["--attention", "heads"]),
         (["--sparsity", "0.5", "--multiple-of", "x"], ["--multiple-of", "auto"]),
