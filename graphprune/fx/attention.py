@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.registry import converter
-from graphprune.fx.windows import shape_of
 from graphprune.graph import Node
 
 
@@ -55,12 +54,12 @@ def attention(
         if n.attr(name, 0.0) > 0:
             raise c.refuse(n, f"{name} is not supported")
     _only_first_output(c, n)
-    folded = len(shape_of(c, n)) == 3
+    folded = len(c.shape(n)) == 3
     if folded:
         q = _split_heads(c, q, n.attr("q_num_heads"))
         k, v = (_split_heads(c, p, n.attr("kv_num_heads")) for p in (k, v))
-    lengths = (shape_of(c, n, 0)[-2], shape_of(c, n, 1)[-2])
-    if mask is not None and shape_of(c, n, 3)[-1] not in (1, lengths[1]):
+    lengths = (c.shape(n, 0)[-2], c.shape(n, 1)[-2])
+    if mask is not None and c.shape(n, 3)[-1] not in (1, lengths[1]):
         raise c.refuse(n, "its mask does not cover every key")
     value = n.input(3)
     boolean = value is not None and value.dtype == "bool"
@@ -83,17 +82,17 @@ def multi_head_attention(
     *past: fx.Node | None,
 ) -> fx.Node:
     """Separate queries, keys and values of (batch, length, heads * size), without cache."""
-    if k is None or v is None or any(len(shape_of(c, n, i)) != 3 for i in range(3)):
+    if k is None or v is None or any(len(c.shape(n, i)) != 3 for i in range(3)):
         raise c.refuse(n, "packed or cross-attention operands of other than 3 axes are not supported")
     if any(p is not None for p in past):
         raise c.refuse(n, "it has a key-value cache; export the model without it")
     _only_first_output(c, n)
     if bias is not None:
-        widths = [shape_of(c, n, i)[-1] for i in range(3)]
+        widths = [c.shape(n, i)[-1] for i in range(3)]
         parts = _split(c, bias, widths, 0)
         q, k, v = (c.emit(torch.add, x, p) for x, p in zip((q, k, v), parts, strict=True))
     heads = [_split_heads(c, x, n.attr("num_heads")) for x in (q, k, v)]
-    lengths = (shape_of(c, n, 0)[1], shape_of(c, n, 1)[1])
+    lengths = (c.shape(n, 0)[1], c.shape(n, 1)[1])
     mask = _mask(c, _padding_mask(c, n, padding, added, 4), lengths, causal=bool(n.attr("unidirectional", 0)))
     return _join_heads(c, _attend(c, n, (heads[0], heads[1], heads[2]), mask))
 
@@ -117,9 +116,9 @@ def packed_attention(
     projected = c.emit(torch.matmul, x, w)
     if bias is not None:
         projected = c.emit(torch.add, projected, bias)
-    widths = n.attr("qkv_hidden_sizes") or [shape_of(c, n, 1)[1] // 3] * 3
+    widths = n.attr("qkv_hidden_sizes") or [c.shape(n, 1)[1] // 3] * 3
     q, k, v = (_split_heads(c, p, n.attr("num_heads")) for p in _split(c, projected, widths, -1))
-    length = shape_of(c, n)[1]
+    length = c.shape(n)[1]
     added = _padding_mask(c, n, padding, added, 3)
     mask = _mask(c, added, (length, length), causal=bool(n.attr("unidirectional", 0)))
     return _join_heads(c, _attend(c, n, (q, k, v), mask))
@@ -145,7 +144,7 @@ def _padding_mask(
     """``added`` plus the filter value where the key padding mask, (batch, keys), is 0."""
     if padding is None:
         return added
-    if len(shape_of(c, n, index)) != 2:
+    if len(c.shape(n, index)) != 2:
         raise c.refuse(n, "its padding mask must have one entry per sample and key")
     dropped = c.emit(torch.eq, c.emit(torch.unsqueeze, c.emit(torch.unsqueeze, padding, 1), 1), 0)
     filtered = c.emit(torch.mul, c.to_float(dropped), n.attr("mask_filter_value", -10000.0))
@@ -168,11 +167,11 @@ def _join_heads(c: Conversion, x: fx.Node) -> fx.Node:
 
 
 def _q_heads(c: Conversion, n: Node, folded: bool) -> int:
-    return int(n.attr("q_num_heads") if folded else shape_of(c, n, 0)[1])
+    return int(n.attr("q_num_heads") if folded else c.shape(n, 0)[1])
 
 
 def _kv_heads(c: Conversion, n: Node, folded: bool) -> int:
-    return int(n.attr("kv_num_heads") if folded else shape_of(c, n, 1)[1])
+    return int(n.attr("kv_num_heads") if folded else c.shape(n, 1)[1])
 
 
 def _only_first_output(c: Conversion, n: Node) -> None:

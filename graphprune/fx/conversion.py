@@ -96,7 +96,7 @@ class Conversion:
 
     # -- constants ------------------------------------------------------------------------------
 
-    def shape(self, node: Node, index: int) -> tuple[int, ...]:
+    def shape(self, node: Node, index: int = 0) -> tuple[int, ...]:
         """The analysed shape of input ``index``. Raises ConversionError where it is not known."""
         value = node.input(index)
         if value is None or value.shape is None:

@@ -16,7 +16,6 @@ from graphprune.fx.windows import (
     auto_pad,
     explicit_pads,
     pad,
-    shape_of,
     spatial,
     spatial_part,
     split_pads,
@@ -78,7 +77,7 @@ def conv_transpose(c: Conversion, n: Node, x: fx.Node, w: fx.Node, b: fx.Node | 
 
 def _kernel(c: Conversion, n: Node) -> list[int]:
     """Spatial sizes of the weight, (out, in, *kernel)."""
-    return list(spatial_part(c, n, shape_of(c, n, 1)))
+    return list(spatial_part(c, n, c.shape(n, 1)))
 
 
 def _output_padding(n: Node, rank: int) -> list[int]:

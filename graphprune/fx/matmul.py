@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.registry import converter
-from graphprune.fx.windows import shape_of
 from graphprune.graph import Node
 
 
@@ -39,9 +38,9 @@ def fused_matmul(c: Conversion, n: Node, a: fx.Node, b: fx.Node) -> fx.Node:
     """alpha A' B', the last two axes of A and B transposed where asked."""
     if n.attr("transBatchA", 0) or n.attr("transBatchB", 0):
         raise c.refuse(n, "it transposes batch axes; export without fused operators")
-    if n.attr("transA", 0) and len(shape_of(c, n, 0)) > 1:
+    if n.attr("transA", 0) and len(c.shape(n, 0)) > 1:
         a = _transposed(c, a)
-    if n.attr("transB", 0) and len(shape_of(c, n, 1)) > 1:
+    if n.attr("transB", 0) and len(c.shape(n, 1)) > 1:
         b = _transposed(c, b)
     y = c.emit(torch.matmul, a, b)
     alpha = n.attr("alpha", 1.0)
@@ -60,5 +59,5 @@ def _transposed(c: Conversion, x: fx.Node) -> fx.Node:
 
 def _is_row(c: Conversion, n: Node) -> bool:
     """Whether C has one entry per output column."""
-    columns = shape_of(c, n, 1)[0 if n.attr("transB", 0) else 1]
-    return shape_of(c, n, 2) == (columns,)
+    columns = c.shape(n, 1)[0 if n.attr("transB", 0) else 1]
+    return c.shape(n, 2) == (columns,)

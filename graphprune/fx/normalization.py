@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.registry import converter
-from graphprune.fx.windows import axis_of, shape_of
+from graphprune.fx.windows import axis_of
 from graphprune.graph import Node
 
 TINY = 1e-30
@@ -34,7 +34,9 @@ def batch_norm(
 @converter("InstanceNormalization")
 def instance_norm(c: Conversion, n: Node, x: fx.Node, scale: fx.Node, bias: fx.Node) -> fx.Node:
     """Statistics of every sample and channel, at any time."""
-    return c.emit(F.instance_norm, x, None, None, scale, bias, eps=n.attr("epsilon", 1e-5))
+    # torch.nn.functional's own refuses maps of one position
+    epsilon = n.attr("epsilon", 1e-5)
+    return c.emit(torch.instance_norm, x, scale, bias, None, None, True, 0.0, epsilon, False)
 
 
 @converter("GroupNormalization")
@@ -42,9 +44,9 @@ def group_norm(c: Conversion, n: Node, x: fx.Node, scale: fx.Node, bias: fx.Node
     """group_norm; in opset 18 scale and bias have one entry per group, from 21 on one per channel."""
     groups = n.attr("num_groups")
     if n.opset < 21:
-        each = shape_of(c, n)[1] // groups
+        each = c.shape(n)[1] // groups
         scale, bias = (c.emit(torch.repeat_interleave, p, each) for p in (scale, bias))
-    return c.emit(F.group_norm, x, groups, scale, bias, n.attr("epsilon", 1e-5))
+    return c.emit(torch.group_norm, x, groups, scale, bias, n.attr("epsilon", 1e-5))
 
 
 @converter("LayerNormalization")
@@ -54,7 +56,7 @@ def layer_norm(
     """Over the axes from ``axis`` on; the mean and inverse deviation are computed where they are read."""
     axes = _trailing(c, n)
     if not _used(n, 1, 2) and axes[0] > 0:
-        shape = shape_of(c, n)[axes[0] :]
+        shape = c.shape(n)[axes[0] :]
         return [_affine_norm(c, n, x, shape, scale, bias)]
     mean = c.emit(torch.mean, x, axes, True)
     centred = c.emit(torch.sub, x, mean)
@@ -66,8 +68,8 @@ def layer_norm(
 def rms_norm(c: Conversion, n: Node, x: fx.Node, scale: fx.Node) -> Sequence[fx.Node]:
     """Divided by the root mean square over the axes from ``axis`` on, then scaled."""
     axes = _trailing(c, n)
-    shape = shape_of(c, n)[axes[0] :]
-    if not _used(n, 1) and axes[0] > 0 and shape_of(c, n, 1) == shape:
+    shape = c.shape(n)[axes[0] :]
+    if not _used(n, 1) and axes[0] > 0 and c.shape(n, 1) == shape:
         return [c.emit(F.rms_norm, x, shape, scale, n.attr("epsilon", 1e-5))]
     inverse = _inverse_rms(c, n, x, axes)
     return [_affine(c, c.emit(torch.mul, x, inverse), scale, None), inverse]
@@ -85,7 +87,7 @@ def skip_layer_norm(
 ) -> Sequence[fx.Node | None]:
     """layer_norm of a sum over the last axis; the sum itself is the fourth output."""
     total = _sum(c, n, x, skip, bias)
-    normed = _affine_norm(c, n, total, shape_of(c, n)[-1:], scale, shift, 1e-12)
+    normed = _affine_norm(c, n, total, c.shape(n)[-1:], scale, shift, 1e-12)
     return [normed, None, None, total]
 
 
@@ -145,7 +147,7 @@ def _used(n: Node, *outputs: int) -> bool:
 
 def _trailing(c: Conversion, n: Node) -> list[int]:
     """Axes from ``axis`` to the last."""
-    return list(range(axis_of(c, n, -1), len(shape_of(c, n))))
+    return list(range(axis_of(c, n, -1), len(c.shape(n))))
 
 
 def _affine_norm(
@@ -163,7 +165,7 @@ def _affine_norm(
     """
     epsilon = n.attr("epsilon", epsilon)
     first = 2 if n.op.endswith("SkipLayerNormalization") else 1
-    fits = [shape_of(c, n, first + i) == shape for i, p in enumerate((scale, bias)) if p is not None]
+    fits = [c.shape(n, first + i) == shape for i, p in enumerate((scale, bias)) if p is not None]
     if all(fits):
         return c.emit(F.layer_norm, x, shape, scale, bias, epsilon)
     return _affine(c, c.emit(F.layer_norm, x, shape, None, None, epsilon), scale, bias)

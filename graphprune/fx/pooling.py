@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.registry import converter
-from graphprune.fx.windows import Window, pad, shape_of, spatial, window
+from graphprune.fx.windows import Window, pad, spatial, window
 from graphprune.graph import Node
 
 _MAX: dict[int, Callable[..., torch.Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -80,7 +80,7 @@ def global_lp_pool(c: Conversion, n: Node, x: fx.Node) -> fx.Node:
 
 
 def _space(c: Conversion, n: Node) -> list[int]:
-    return list(range(2, len(shape_of(c, n))))
+    return list(range(2, len(c.shape(n))))
 
 
 def _window(c: Conversion, n: Node) -> tuple[Window, bool]:
@@ -120,7 +120,7 @@ def _padded_mean(c: Conversion, n: Node, x: fx.Node, view: Window) -> fx.Node:
     kernel = np.full((1, 1, *view.kernel), 1 / np.prod(view.kernel), np.float32)
     single = c.method("unsqueeze", c.emit(torch.flatten, x, 0, 1), 1)
     y = c.emit(_CONV[view.rank], single, c.buffer(kernel, "mean_kernel"), None, view.stride, 0, view.dilation)
-    return c.emit(torch.unflatten, c.emit(torch.squeeze, y, 1), 0, (-1, shape_of(c, n)[1]))
+    return c.emit(torch.unflatten, c.emit(torch.squeeze, y, 1), 0, (-1, c.shape(n)[1]))
 
 
 def _counted_share(sizes: list[int], view: Window, exact: Window, counted: bool) -> np.ndarray:

@@ -16,7 +16,6 @@ from torch import fx
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.registry import converter
 from graphprune.fx.unrolled import CellBuilder, Direction, gru_cell, lstm_cell, rnn_cell, unroll
-from graphprune.fx.windows import shape_of
 from graphprune.graph import Node
 
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -116,9 +115,9 @@ def _layer(
     if transposed:
         x = c.emit(torch.transpose, x, 0, 1)
     reverse = _DIRECTIONS[str(n.attr("direction", "forward")).lower()]
-    steps = shape_of(c, n)[1 if transposed else 0]
+    steps = c.shape(n)[1 if transposed else 0]
     _full_length(c, n, steps)
-    hidden = shape_of(c, n, 2)[2]
+    hidden = c.shape(n, 2)[2]
     batch = c.method("size", x, 1)
     given = [
         c.method("new_zeros", x, (len(reverse), batch, hidden))
@@ -138,7 +137,7 @@ def _full_length(c: Conversion, n: Node, steps: int) -> None:
 
 def _state(c: Conversion, n: Node, index: int, state: fx.Node, batch: fx.Node, transposed: bool) -> fx.Node:
     """A given initial state, (directions, batch, hidden); one for a batch of one serves every sample."""
-    alone = shape_of(c, n, index)[0 if transposed else 1] == 1
+    alone = c.shape(n, index)[0 if transposed else 1] == 1
     if transposed:
         state = c.emit(torch.transpose, state, 0, 1)
     return c.method("expand", state, -1, batch, -1) if alone else state

@@ -10,14 +10,14 @@ from torch import fx
 
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.registry import converter
-from graphprune.fx.windows import axis_of, pad, shape_of
+from graphprune.fx.windows import axis_of, pad
 from graphprune.graph import Node
 
 
 def axes_of(c: Conversion, n: Node) -> list[int]:
     """Axes to reduce, from the attribute or the second input; every axis where none is named."""
     given = _given_axes(c, n)
-    return given or list(range(len(shape_of(c, n))))
+    return given or list(range(len(c.shape(n))))
 
 
 def _given_axes(c: Conversion, n: Node) -> list[int]:
@@ -73,7 +73,7 @@ def reduce_mean(c: Conversion, n: Node, x: fx.Node, _: None = None) -> fx.Node:
 @converter("ReduceProd", literals=(1,))
 def reduce_prod(c: Conversion, n: Node, x: fx.Node, _: None = None) -> fx.Node:
     """torch.prod over one axis after the other, the last first."""
-    rank = len(shape_of(c, n))
+    rank = len(c.shape(n))
     for axis in sorted((a % rank for a in axes_of(c, n)), reverse=True) if _reduces(c, n) else ():
         x = c.emit(torch.prod, x, axis, _keep(n))
     return x
@@ -146,7 +146,7 @@ def _competing(c: Conversion, n: Node, x: fx.Node) -> tuple[fx.Node, int]:
     if n.opset >= 13:
         return x, n.attr("axis", -1)
     axis = axis_of(c, n, 1)
-    if axis == len(shape_of(c, n)) - 1:
+    if axis == len(c.shape(n)) - 1:
         return x, axis
     return c.emit(torch.flatten, x, axis), -1
 
@@ -192,7 +192,7 @@ def cumsum(c: Conversion, n: Node, x: fx.Node, _: None = None) -> fx.Node:
     if n.attr("reverse", 0):
         x = c.emit(torch.flip, x, [axis])
     if n.attr("exclusive", 0):
-        rank = len(shape_of(c, n))
+        rank = len(c.shape(n))
         after = [0] * (rank - axis % rank - 1)
         x = pad(c, x, [1, *after], [-1, *after])
     y = c.emit(torch.cumsum, x, axis)

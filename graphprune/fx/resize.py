@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from graphprune.fx.conversion import Conversion
 from graphprune.fx.interpolation import COORDINATES, Axis, Rule, weights
 from graphprune.fx.registry import converter
-from graphprune.fx.windows import shape_of
 from graphprune.graph import Node
 
 ROUNDING = 5e-7
@@ -70,7 +69,7 @@ def _upsampled(c: Conversion, n: Node, x: fx.Node) -> fx.Node:
     """The form without coordinate modes: asymmetric coordinates."""
     stored = c.literal(n, 1)
     scales = n.attr("scales") if stored is None else [float(s) for s in stored]
-    before = shape_of(c, n)
+    before = c.shape(n)
     axes = {i: Axis(size, int(size * s), s) for i, (size, s) in enumerate(zip(before, scales, strict=True))}
     mode = {"bilinear": "linear"}.get(n.attr("mode", "nearest"), n.attr("mode", "nearest"))
     rule = Rule(mode, "asymmetric", "simple", -0.75, False)
@@ -84,7 +83,7 @@ def _given(n: Node, index: int) -> bool:
 
 def _axes(c: Conversion, n: Node) -> dict[int, Axis]:
     """The resized axes, from scales or from sizes."""
-    before = shape_of(c, n)
+    before = c.shape(n)
     axes = [int(a) % len(before) for a in n.attr("axes") or range(len(before))]
     if _given(n, 2):
         scales = c.literal(n, 2)
@@ -110,7 +109,7 @@ def _resized(
     if 0 in matrices:
         raise c.refuse(n, "it resizes the batch axis")
     if 1 not in matrices:
-        shape = shape_of(c, n)
+        shape = c.shape(n)
         space = [axes.get(i, Axis(shape[i], shape[i], 1.0)) for i in range(2, len(shape))]
         found = _torch_options(space, [matrices.get(i + 2) for i in range(len(space))], rule, scaled=scaled)
         if found is not None:

@@ -44,17 +44,9 @@ class Window:
         return replace(self, begin=pads[0], end=pads[1])
 
 
-def shape_of(c: Conversion, node: Node, index: int = 0) -> tuple[int, ...]:
-    """Shape of input ``index`` as analysed. Raises ConversionError where it is not known."""
-    value = node.input(index)
-    if value is None or value.shape is None:
-        raise c.refuse(node, f"the shape of its input {index} is not known; give --input-shape")
-    return value.shape
-
-
 def axis_of(c: Conversion, node: Node, default: int) -> int:
     """The ``axis`` attribute, counted from 0, for the first input."""
-    return int(node.attr("axis", default)) % len(shape_of(c, node))
+    return int(node.attr("axis", default)) % len(c.shape(node))
 
 
 def spatial(c: Conversion, node: Node) -> list[int]:
@@ -62,7 +54,7 @@ def spatial(c: Conversion, node: Node) -> list[int]:
 
     Raises ConversionError unless there are one to three of them, which is what torch has kernels for.
     """
-    return list(spatial_part(c, node, shape_of(c, node)))
+    return list(spatial_part(c, node, c.shape(node)))
 
 
 def spatial_part(c: Conversion, node: Node, shape: Sequence[int]) -> Sequence[int]:
