@@ -30,7 +30,7 @@ def check_scores(x: torch.Tensor, dimensions: int, *, padding: bool = False) -> 
         raise ValueError(f"scores of type {x.dtype} are too coarse for low temperatures: give float32")
     if x.numel() == 0:
         return 0.0, 0.0
-    low, high = (float(v) for v in torch.aminmax(x.detach()))
+    low, high = (float(v) for v in torch.aminmax(x))
     if math.isfinite(low) and math.isfinite(high):
         return low, high
     if padding and low == -math.inf and high < math.inf:

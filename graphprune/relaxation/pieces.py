@@ -69,9 +69,9 @@ class Pieces:
 
         0 where every s' underflows: such a mask is frozen.
         """
-        grad = torch.zeros(self._x.shape, dtype=self._x.dtype, device=self._x.device)
+        grad = torch.empty(self._x.shape, dtype=self._x.dtype, device=self._x.device)
         if math.isinf(theta):
-            return grad
+            return grad.zero_()
         upstream = upstream.contiguous()  # float32 sums over an expanded scalar are inexact
         moved = spent = 0.0
         for part in self._slices:
@@ -84,7 +84,7 @@ class Pieces:
             else:
                 spent += float(torch.dot(_read(self._cost[part], other), slope))
         if spent == 0:
-            return grad
+            return grad.zero_()
         mean = moved / spent
         for part in self._slices:
             change, other = self._scratch(part)

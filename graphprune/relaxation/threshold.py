@@ -36,7 +36,8 @@ def solve_threshold(
     Raises ValueError for a temperature that is not positive, a budget outside [0, total], scores that are
     not finite, and costs that are negative or of another shape.
     """
-    return solve(x, budget, tau, cost, start, torch.empty_like(x), exact=True)
+    with torch.no_grad():
+        return solve(x, budget, tau, cost, start, torch.empty_like(x), exact=True)
 
 
 def solve(
