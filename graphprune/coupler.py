@@ -316,6 +316,22 @@ class Coupler:
         self.rewrites.append((node, rewrite))
 
     @cached_property
+    def summed(self) -> np.ndarray:
+        """bool ``[labels]``: stored tensors are summed over along these (read once the run is over).
+
+        Where a weight is stored flat, or in two axes that its reader sees as one, what is summed over is a
+        factor or the product of a grid, and the stored labels are the other side of it.
+        """
+        found = np.zeros(self.count, bool)
+        for ids in self.contracted:
+            found[ids] = True
+        direct = found.copy()
+        for p in self.products:
+            found[p.ids[direct[p.outer] | direct[p.inner]]] = True
+            found[p.outer[direct[p.ids]]] = found[p.inner[direct[p.ids]]] = True
+        return found
+
+    @cached_property
     def sliced_by_rows(self) -> frozenset[Value]:
         """Stored tensors whose blocks lose different indices (read once the run is over)."""
         return frozenset(s.tensor for s in self.slices if s.rows > 1)

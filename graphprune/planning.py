@@ -16,9 +16,7 @@ from graphprune.surgery import changed_slices
 def describe(coupling: Coupling, alive: np.ndarray, surgery: Surgery, **fields: Any) -> Plan:
     """Fill a Plan with what ``alive`` (bool ``[components]``) removes; ``fields`` go in as they are."""
     kept = coupling.kept(alive)
-    summed = np.zeros(coupling.coupler.count, bool)
-    for ids in coupling.coupler.contracted:
-        summed[ids] = True
+    summed = coupling.coupler.summed
     removed: dict[str, dict[str, Indices]] = {}
     contracted: dict[str, list[int]] = {}
     for tensor, slices in changed_slices(coupling, kept).items():

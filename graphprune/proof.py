@@ -1,7 +1,6 @@
 """The proof: the pruned model computes what the masked original computes, on the same random inputs.
 
-Which values are compared is decided in ``probes``, how far apart they are in ``measures``. Inputs on
-which the masked original itself amplifies rounding cannot tell right from wrong and are left out.
+How two runs are judged is in ``agreement``.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.agreement import agree, run_all
 from graphprune.errors import ModelError, PlanError
 from graphprune.feeds import STYLES, InputSpec, draw, input_specs
 from graphprune.frontends.onnx import build_graph
-from graphprune.graph import Graph, Node
-from graphprune.measures import differences, is_vacuous, worst, worst_by_name
+from graphprune.graph import Graph
+from graphprune.measures import differences, is_vacuous, worst
 from graphprune.plan import Plan
-from graphprune.probes import Probes, float_inputs
+from graphprune.probes import Probes
 from graphprune.reference import build_reference
 from graphprune.running import Feed, Results, Session, first_line
 
@@ -33,15 +33,6 @@ activations (a sum taken in another order may round to the next of 255 steps).""
 
 LOCATE_ELEMENTS = 50_000_000
 """How many numbers may be looked at to say where two models part."""
-
-STEADY_BELOW = 0.1
-"""Share of the tolerance by which rounding of the input may move a run that counts (see _steady)."""
-
-NUDGES = 4
-"""Rounding steps in random directions that an input must bear to count."""
-
-Trial = tuple[Feed, Results, Results, Results]
-"""One input, and the results of the original, of the masked original and of the pruned model."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +94,17 @@ def verify_models(
         found = run_all(pruned, feeds, probes.exposed)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return verdict.failed(f"onnxruntime cannot run the pruned model: {first_line(error)}", len(feeds))
-    trials = list(zip(feeds, plain, masked, found, strict=True))
-    diffs = _compare(trials, probes)
-    if worst(diffs) > allowed:
-        trials = _steady(reference, trials, probes, allowed * STEADY_BELOW)
-        diffs = _compare(trials, probes)
-    before = {n: d for n, d in diffs.items() if n not in probes.behind}
-    if worst(before) <= allowed < worst(diffs):
-        seams = probes.common_seams(graph, build_graph(pruned, shapes))
-        diffs = before | _between_seams(reference, pruned, [t[0] for t in trials], probes, seams)
-    distances = [differences(f, p, probes.outputs, probes.bounded) for _, p, _, f in trials]
-    names = before or diffs
+    judged = agree(
+        lambda inputs, names: run_all(reference, inputs, names),
+        pruned, graph, probes, feeds, masked, found, allowed,
+    )  # fmt: skip
+    diffs, names = judged.diffs, judged.before(probes) or judged.diffs
+    distances = [differences(found[i], plain[i], probes.outputs, probes.bounded) for i in judged.counted]
     distance = max((d for run in distances for n, d in run.items() if n in names), default=0.0)
     where = ""
     if worst(diffs) > allowed:
-        where = _first_difference(reference, pruned, graph, trials[0][0], allowed)
-    return verdict.of(diffs, distance, is_vacuous(masked, diffs), len(trials), where)
+        where = _first_difference(reference, pruned, graph, feeds[judged.counted[0]], allowed)
+    return verdict.of(diffs, distance, is_vacuous(masked, diffs), len(judged.counted), where)
 
 
 def default_tolerance(graph: Graph) -> float:
@@ -196,17 +182,6 @@ class _Verdict:
 # -- running ------------------------------------------------------------------------------------------
 
 
-def run_all(
-    model: ir.Model,
-    feeds: Iterable[Feed],
-    expose: Iterable[str] = (),
-    cut: Mapping[str, np.dtype[Any]] | None = None,
-) -> list[Results]:
-    """Outputs and exposed values of one model for several inputs; the session is gone afterwards."""
-    with Session(model, expose, cut) as session:
-        return [session.run(feed) for feed in feeds]
-
-
 def _run_both(
     original: ir.Model,
     reference: ir.Model,
@@ -282,56 +257,7 @@ def _styles(number: int) -> tuple[str, ...]:
     return (*ranges[start:], *ranges[:start], STYLES[-1])
 
 
-# -- looking closer -----------------------------------------------------------------------------------
-
-
-def _compare(trials: Sequence[Trial], probes: Probes) -> dict[str, float]:
-    return worst_by_name(differences(f, m, probes.outputs, probes.bounded) for _, _, m, f in trials)
-
-
-def _steady(reference: ir.Model, trials: list[Trial], probes: Probes, limit: float) -> list[Trial]:
-    """The trials in which the masked original does not amplify rounding, or all where it always does.
-
-    The pruned model has no part in the choice: an input is judged by how far the reference itself moves
-    when every float of the input moves by one rounding step.
-    """
-    steady = [True] * len(trials)
-    for seed in range(NUDGES):
-        nudged = [{n: _nudged(a, seed) for n, a in t[0].items()} for t in trials]
-        for i, (trial, other) in enumerate(
-            zip(trials, run_all(reference, nudged, probes.exposed), strict=True)
-        ):
-            noise = differences(other, trial[2], (), probes.bounded)
-            steady[i] &= worst({n: d for n, d in noise.items() if n not in probes.behind}) <= limit
-    return [trial for trial, holds in zip(trials, steady, strict=True) if holds] or trials
-
-
-def _nudged(array: np.ndarray, seed: int) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return array
-    signs = np.random.default_rng(seed).choice(np.array([-1, 1], array.dtype), array.shape)
-    moved: np.ndarray = (array * (1 + np.finfo(array.dtype).eps * signs)).astype(array.dtype)
-    return moved
-
-
-def _between_seams(
-    reference: ir.Model, pruned: ir.Model, feeds: Sequence[Feed], probes: Probes, seams: Sequence[Node]
-) -> dict[str, float]:
-    """Differences of what lies behind the seams, given the results that the reference has there."""
-    results = [v.name for n in seams for v in n.outputs if v.name]
-    read = [v.name for n in seams for v in float_inputs(n)]
-    given = run_all(reference, feeds, results)
-    cut = {n: given[0][n].dtype for n in results if all(n in found for found in given)}
-    expose = [n for n in dict.fromkeys((*probes.exposed, *read)) if n not in cut]
-    full = [feed | {n: found[n] for n in cut} for feed, found in zip(feeds, given, strict=True)]
-    outputs = [n for n in probes.outputs if n not in cut]
-    wanted = run_all(reference, full, expose, cut)
-    try:
-        found = run_all(pruned, full, expose, cut)
-    except Exception:  # noqa: BLE001 - onnxruntime's errors have no common base
-        return {n: math.inf for n in outputs if n in probes.behind}
-    pairs = zip(found, wanted, strict=True)
-    return worst_by_name(differences(f, w, outputs, probes.bounded) for f, w in pairs)
+# -- where to look --------------------------------------------------------------------------------------
 
 
 def _first_difference(reference: ir.Model, pruned: ir.Model, graph: Graph, feed: Feed, allowed: float) -> str:

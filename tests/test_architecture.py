@@ -35,7 +35,7 @@ FLOW = [
     ["sizes"],
     ["surgery"],
     ["planning"],
-    ["reference"],
+    ["reference", "agreement"],
     ["proof"],
     ["pruning"],
     ["search"],
@@ -47,8 +47,8 @@ FLOW = [
 """First to last. Modules that are not listed may stand anywhere, as long as they open no way back."""
 
 READS_ONNX_IR = {
-    "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "proof", "writing", "analysis",
-    "pruning", "api", "models", "fx", "search", "training", "zeroing", "writeback",
+    "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
+    "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing", "writeback",
 }  # fmt: skip
 READS_ONNX = {"frontends", "folding", "models", "writing"}
 TRAINS = {"relaxation", "methods", "fx", "search", "training"}

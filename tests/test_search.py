@@ -18,8 +18,10 @@ from graphprune.budget import Budget
 from graphprune.choosing import PruneOptions
 from graphprune.errors import BudgetError, ConversionError, OptionError
 from graphprune.search.channels import ChannelUnits, ModelCurve
+from graphprune.search.initial import input_norms
 from graphprune.search.masking import UnitMasking
 from graphprune.search.search import Search
+from graphprune.search.weights import contraction_weights
 from sample_models import export
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
@@ -256,3 +258,14 @@ def test_bad_words() -> None:
         Search(RESNET, structure="block", block="999x999", sparsity=0.5)
     with pytest.raises(ConversionError, match="Foo"):
         Search(load(small_network(head="Foo")), sparsity=0.5)
+
+
+def test_input_norms_are_those_of_every_consumer() -> None:
+    """One activation read by two convolutions (a block and its shortcut) counts for both weights."""
+    search = Search(RESNET, sparsity=0.5, max_steps=4)
+    x = torch.randn(4, 3, 32, 32)
+    graph = search.imported.graph
+    norms = input_norms(search.original, search.imported.nodes, graph, [(x,)])
+    assert set(norms) == {w.value.name for w in contraction_weights(graph)}
+    first = next(w.value.name for w in contraction_weights(graph))
+    assert norms[first] == pytest.approx(x.square().mean((0, 2, 3)).sqrt().numpy(), rel=1e-5)

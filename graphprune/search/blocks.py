@@ -55,13 +55,19 @@ class BlockedWeight:
         return found[tuple(slice(0, n) for n in self.weight.shape)]
 
     def gate(self) -> Gate:
-        """Where the mask entries act."""
-        shape, split = [], []
-        for n, block in zip(self.grid, self.block, strict=True):
-            shape += [n, 1]
-            split += [n, block]
-        entries = np.arange(self.first, self.first + self.count).reshape(shape)
-        return Gate(self.weight.value.name, entries, tuple(split), self.weight.shape)
+        """Where the mask entries act; blocks that stick out are written out along that axis."""
+        entries = np.arange(self.first, self.first + self.count).reshape(self.grid)
+        shape: list[int] = []
+        split: list[int] = []
+        for axis, (size, block, n) in enumerate(zip(self.weight.shape, self.block, self.grid, strict=True)):
+            if n * block == size:
+                shape += [n, 1]
+                split += [n, block]
+            else:
+                entries = entries.take(np.arange(size) // block, axis)
+                shape.append(size)
+                split.append(size)
+        return Gate(self.weight.value.name, entries.reshape(shape), self.weight.shape, tuple(split))
 
 
 class BlockUnits:
@@ -158,36 +164,36 @@ class BlockUnits:
 
 def _along_inputs(weight: ContractionWeight, norm: np.ndarray) -> np.ndarray:
     """Norms of all input channels, written out over a weight (whose groups have inputs of their own)."""
-    shape = weight.shape
-    if norm.size == shape[weight.in_axis]:
-        return np.broadcast_to(
-            norm.reshape([-1 if a == weight.in_axis else 1 for a in range(len(shape))]), shape
-        )
+    shape, outer, inner = weight.shape, weight.out_axis, weight.in_axis
+    view = [1] * len(shape)
+    view[inner] = shape[inner]
+    if norm.size == shape[inner]:
+        return np.broadcast_to(norm.reshape(view), shape)
     groups = weight.conv_groups
-    if norm.size != shape[weight.in_axis] * groups:
+    if norm.size != shape[inner] * groups:
         return np.ones(shape)
-    rows = np.repeat(norm.reshape(groups, -1), shape[weight.out_axis] // groups, axis=0)
-    return np.broadcast_to(rows.reshape([*rows.shape, *[1] * (len(shape) - 2)]), shape)
+    rows = np.repeat(norm.reshape(groups, -1), shape[outer] // groups, axis=0)
+    view[outer] = shape[outer]
+    return np.broadcast_to((rows if outer < inner else rows.T).reshape(view), shape)
 
 
 def block_sizes(weight: ContractionWeight, block: Sequence[int]) -> tuple[int, ...] | None:
     """``block`` (outputs, inputs, kernel...) along the axes of a stored weight; None where none fits.
 
     -1 is a whole axis. Kernel sizes that the weight lacks (a matrix) count as 1. In a grouped convolution
-    no block may reach into the next group.
+    no block reaches into the next group.
     """
     kernel_axes = [a for a in range(len(weight.shape)) if a not in (weight.out_axis, weight.in_axis)]
     order = [weight.out_axis, weight.in_axis, *kernel_axes]
+    along = weight.group_axis
+    whole = list(weight.shape)
+    whole[along] //= weight.conv_groups
     found = [0] * len(order)
     for axis, size in zip(order, [*block, *[1] * len(order)], strict=False):
-        found[axis] = weight.shape[axis] if size == -1 else size
-    if any(b > n for b, n in zip(found, weight.shape, strict=True)):
+        found[axis] = whole[axis] if size == -1 else size
+    if any(b > n for b, n in zip(found, whole, strict=True)):
         return None
-    if weight.conv_groups > 1:
-        axis = 0  # of the stored tensor: outputs of Conv, inputs of ConvTranspose
-        if (weight.shape[axis] // weight.conv_groups) % found[axis]:
-            return None
-    return tuple(found)
+    return None if weight.conv_groups > 1 and whole[along] % found[along] else tuple(found)
 
 
 def parse_block(text: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphprune.groups import Groups
 from graphprune.records import Slice
 from graphprune.search.statistics import check_mixings
 from graphprune.search.units import Gate, Hard, Section
+from graphprune.search.weights import live_nodes
 from graphprune.selection import Pool, protected
 
 
@@ -27,7 +28,8 @@ class ChannelUnits:
     (methods.md A5).
     """
 
-    def __init__(self, analysis: Analysis, options: PruneOptions) -> None:
+    def __init__(self, analysis: Analysis, options: PruneOptions, held: Container[str] | None = None) -> None:
+        """``held``: names of the values that the trainable module has; None takes every one for held."""
         if options.allocation not in ALLOCATIONS:
             raise OptionError(
                 f"unknown allocation {options.allocation!r}: use one of {', '.join(ALLOCATIONS)}"
@@ -42,6 +44,7 @@ class ChannelUnits:
         if not self.size:
             raise BudgetError("--only and --exclude leave nothing to prune: name other nodes")
         self.entries = coupling.count
+        self._held, self._live = held, live_nodes(analysis.graph)
         derived = np.flatnonzero(coupling.grids.derived)
         self.derived = np.column_stack([derived, coupling.grids.parents[derived]]).reshape(-1, 3)
         self.gates = self._gates()
@@ -91,10 +94,7 @@ class ChannelUnits:
     def _summed(self) -> list[Slice]:
         """Slices of stored tensors along axes that consumers sum over."""
         coupler = self.analysis.coupling.coupler
-        summed = np.zeros(coupler.count, bool)
-        for ids in coupler.contracted:
-            summed[ids] = True
-        return [s for s in coupler.slices if summed[s.ids].any()]
+        return [s for s in coupler.slices if coupler.summed[s.ids].any()]
 
     def _gates(self) -> list[Gate]:
         coupling = self.analysis.coupling
@@ -103,19 +103,35 @@ class ChannelUnits:
         parents = coupling.grids.parents
         changing[self.derived[:, 0]] = changing[parents[self.derived[:, 0]]].any(axis=1)
         gates = [
-            _weight_gate(s, coupling.of(s.ids)) for s in self._summed() if changing[coupling.of(s.ids)].any()
+            _weight_gate(value, s, coupling.of(s.ids))
+            for s in self._summed()
+            if changing[coupling.of(s.ids)].any()
+            for value in self._readable(s.tensor)
         ]
         for gate in coupling.coupler.gates:
             channels = coupling.of(gate.ids)
-            if changing[channels].any():
+            if changing[channels].any() and gate.value.producer in self._live:
                 shape = [-1 if a == gate.axis else 1 for a in range(gate.value.rank)]
                 gates.append(Gate(gate.value.name, channels.reshape(shape)))
         return gates
 
+    def _readable(self, tensor: Value) -> list[Value]:
+        """Where the gate of a stored tensor stands: itself, or what a quantised one is dequantised to.
+
+        Nowhere for a tensor that no output depends on.
+        """
+        readers = [n for n in tensor.consumers if n in self._live]
+        if not readers or self._held is None or tensor.name in self._held:
+            return [tensor] if readers else []
+        if any(n.op != "DequantizeLinear" or n.input(0) is not tensor for n in readers):
+            return [tensor]
+        return [n.outputs[0] for n in readers]
+
     def _statistics(self) -> list[tuple[Node, np.ndarray]]:
         coupling = self.analysis.coupling
         moving = np.isin(np.arange(self.entries), [*self.slots, *self.derived[:, 0]])
-        found = [m for m in coupling.coupler.mixings if moving[coupling.of(m.ids)].any()]
+        mixings = [m for m in coupling.coupler.mixings if m.node in self._live]
+        found = [m for m in mixings if moving[coupling.of(m.ids)].any()]
         check_mixings(found)
         return [(m.node, coupling.of(m.ids)) for m in found]
 
@@ -202,14 +218,13 @@ class ModelCurve:
         return float(self.producers @ keep), self.producers.copy()
 
 
-def _weight_gate(s: Slice, channels: np.ndarray) -> Gate:
-    """The gate of a stored tensor along one axis; a grouped weight has other channels in each block."""
-    rank = s.tensor.rank
-    if s.rows == 1:
-        return Gate(s.tensor.name, channels.reshape([-1 if a == s.axis else 1 for a in range(rank)]))
-    assert s.tensor.shape is not None
-    each = s.tensor.shape[0] // s.rows
-    per_filter = np.repeat(channels, each, axis=0)
-    shape = [1] * rank
-    shape[0], shape[s.axis] = per_filter.shape
-    return Gate(s.tensor.name, per_filter.reshape(shape))
+def _weight_gate(value: Value, s: Slice, channels: np.ndarray) -> Gate:
+    """The gate of a weight (of the stored tensor's shape); a grouped one has other channels in each block."""
+    stored = s.tensor.shape
+    assert stored is not None
+    shape = [1] * len(stored)
+    if s.rows > 1:
+        channels = np.repeat(channels, stored[0] // s.rows, axis=0)
+        shape[0] = stored[0]
+    shape[s.axis] = channels.shape[-1]
+    return Gate(value.name, channels.reshape(shape), stored)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import fx
 
+from graphprune.agreement import agree, run_all
 from graphprune.errors import FidelityError
-from graphprune.feeds import draw
+from graphprune.feeds import STYLES, draw
 from graphprune.fx.importer import Imported
-from graphprune.measures import relative_difference
+from graphprune.measures import worst
+from graphprune.probes import Probes
 from graphprune.proof import default_tolerance
-from graphprune.running import Session
+from graphprune.running import Feed, Results
 
 RUNS = 2
 
@@ -19,30 +25,81 @@ RUNS = 2
 def compare_module(module: fx.GraphModule, imported: Imported, pruned: ir.Model) -> float:
     """Largest relative difference between ``module`` in eval mode and ``pruned`` in onnxruntime.
 
-    Inputs are random, of the analysed sizes. The module is left in the mode and place it was in.
+    Inputs are random, of the analysed sizes; values are compared and inputs judged as in the proof, with
+    the module in the place of the masked original. The module is left in the mode and place it was in.
     Raises FidelityError where the difference exceeds what the model's arithmetic allows.
     """
-    training, device = module.training, next(module.parameters()).device
-    allowed = default_tolerance(imported.graph)
-    names = [v.name for v in imported.graph.outputs]
-    worst = 0.0
+    graph = imported.graph
+    allowed = default_tolerance(graph)
+    probes = Probes.choose(graph, pruned)
+    training = module.training
     module.eval()
     try:
-        with Session(pruned) as session, torch.no_grad():
-            for seed in range(RUNS):
-                feed = draw(imported.specs, "unit" if seed else "normal", [seed])
-                outputs = module(*(torch.from_numpy(x).to(device) for x in feed.values()))
-                tensors = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-                wanted = session.run(feed)
-                for name, x in zip(names, tensors, strict=True):
-                    if x.is_floating_point() and name in wanted:
-                        found = x.detach().cpu().numpy().astype(wanted[name].dtype)
-                        worst = max(worst, relative_difference(found, wanted[name]))
+        run = _ModuleRun(module, imported)
+        feeds, wanted = _sample(run, imported, probes)
+        found = run_all(pruned, feeds, probes.exposed)
+        difference = worst(agree(run, pruned, graph, probes, feeds, wanted, found, allowed).diffs)
     finally:
         module.train(training)
-    if not worst <= allowed:
+    if not difference <= allowed:
         raise FidelityError(
-            f"the written model differs from the trained module by {worst:.1e} (allowed {allowed:.0e}): "
+            f"the written model differs from the trained module by {difference:.1e} (allowed {allowed:.0e}): "
             "this is a bug in graphprune, nothing was written, please report it"
         )
-    return worst
+    return difference
+
+
+def _sample(run: _ModuleRun, imported: Imported, probes: Probes) -> tuple[list[Feed], list[Results]]:
+    """Inputs in several ranges, those with finite results where there are any, and the module's results."""
+    feeds: list[Feed] = []
+    results: list[Results] = []
+    for number in range(RUNS):
+        for style in (*STYLES[number:], *STYLES[:number]):
+            feed = draw(imported.specs, style, [number])
+            (found,) = run([feed], probes.exposed)
+            if all(np.isfinite(a).all() for a in found.values() if a.dtype.kind == "f"):
+                break
+        feeds.append(feed)
+        results.append(found)
+    return feeds, results
+
+
+class _ModuleRun:
+    """Runs the module and reads values by their ONNX names; those that it does not compute are left out."""
+
+    def __init__(self, module: fx.GraphModule, imported: Imported) -> None:
+        self.module, self.imported = module, imported
+        self.device = next(module.parameters()).device
+
+    @torch.no_grad()
+    def __call__(self, feeds: Sequence[Feed], expose: Iterable[str]) -> list[Results]:
+        outputs = [v.name for v in self.imported.graph.outputs]
+        nodes = {name: self.imported.nodes[name] for name in expose if name in self.imported.nodes}
+        return [self._run(feed, outputs, nodes) for feed in feeds]
+
+    def _run(self, feed: Feed, outputs: Sequence[str], nodes: dict[str, str]) -> Results:
+        recorder = _Recorder(self.module, set(nodes.values()))
+        result = recorder.run(*(torch.from_numpy(x).to(self.device) for x in feed.values()))
+        tensors = [result] if isinstance(result, torch.Tensor) else result
+        found = {name: recorder.found[node] for name, node in nodes.items() if node in recorder.found}
+        found |= dict(zip(outputs, tensors, strict=True))
+        return {name: self._array(name, x) for name, x in found.items()}
+
+    def _array(self, name: str, x: torch.Tensor) -> np.ndarray:
+        """In the type that the file computes in."""
+        array = x.detach().cpu().numpy()
+        dtype = self.imported.graph.values[name].dtype
+        return array.astype("float32" if dtype == "bfloat16" else dtype) if dtype else array
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, watched: set[str]) -> None:
+        super().__init__(module)
+        self.watched = watched
+        self.found: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.watched:
+            self.found[n.name] = result
+        return result

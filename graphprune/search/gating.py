@@ -19,6 +19,9 @@ from graphprune.search.units import Gate
 MASKS = "masks"
 """The submodule that gives the mask entries."""
 
+_RUN = 32
+"""Neighbouring numbers from which a loop over them pays; masks are written out until they come in such runs."""
+
 
 def insert_gates(
     module: fx.GraphModule,
@@ -35,9 +38,11 @@ def insert_gates(
     """
     graph = module.graph
     targets = _targets(graph, nodes, [g.value for g in gates])
-    arrays = [g.entries for g in gates] + [entries for _, entries in statistics]
-    flat = np.concatenate([a.reshape(-1) for a in arrays]).astype(np.int64)
+    arrays = [_written_out(g) for g in gates] + [entries for _, entries in statistics]
     module.add_submodule(MASKS, masks)
+    if not arrays:  # nothing that may go reaches an output
+        return
+    flat = np.concatenate([a.reshape(-1) for a in arrays]).astype(np.int64)
     module.register_buffer("mask_entries", torch.from_numpy(flat), persistent=False)
     with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
         every = graph.call_module(MASKS)
@@ -96,9 +101,22 @@ def _multiply(graph: fx.Graph, target: fx.Node, view: fx.Node, gate: Gate) -> fx
 
     if gate.split is None:
         return emit(torch.mul, target, view)
-    if math.prod(gate.split) == math.prod(gate.shape):
-        return emit(torch.reshape, emit(torch.mul, emit(torch.reshape, target, gate.split), view), gate.shape)
-    # blocks stick out: write the mask out and cut it
-    padded = tuple(a * b for a, b in zip(gate.split[::2], gate.split[1::2], strict=True))
-    written = emit(torch.reshape, emit(torch.broadcast_to, view, gate.split), padded)
-    return emit(torch.mul, emit(operator.getitem, written, tuple(slice(0, n) for n in gate.shape)), target)
+    return emit(torch.reshape, emit(torch.mul, emit(torch.reshape, target, gate.split), view), gate.shape)
+
+
+def _written_out(gate: Gate) -> np.ndarray:
+    """The gate's entries, repeated along the last axes where broadcasting would change masks too often.
+
+    The product (and its gradient) runs over the last axes in loops; one over a 3 x 3 kernel costs several
+    times what its nine numbers do.
+    """
+    entries, sizes = gate.entries, gate.split or gate.shape
+    if sizes is None:
+        return entries
+    cut, run = len(sizes), 1
+    while cut and run < _RUN:
+        cut -= 1
+        run *= sizes[cut]
+    if math.prod(entries.shape[cut:]) == 1:
+        return entries
+    return np.broadcast_to(entries, (*entries.shape[:cut], *sizes[cut:]))

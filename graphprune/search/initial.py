@@ -41,15 +41,16 @@ def input_norms(
 
     ``module`` runs in eval mode, without gradients.
     """
-    watched: dict[str, tuple[str, int]] = {}
+    watched: dict[str, list[tuple[str, int]]] = {}
     for weight in contraction_weights(graph):
         for index, value in enumerate(weight.node.inputs[:2]):
             if value is None or value.constant or value.name not in nodes:
                 continue
             axis = 1 if weight.node.op in ("Conv", "ConvTranspose") else -1
             if weight.node.op in ("MatMul", "Gemm"):
-                axis = -1 if index == 0 else -2
-            watched[nodes[value.name]] = (weight.value.name, axis)
+                turned = bool(weight.node.attr("transA" if index == 0 else "transB", 0))
+                axis = -1 if (index == 0) != turned else -2
+            watched.setdefault(nodes[value.name], []).append((weight.value.name, axis))
     recorder = _Recorder(module, watched)
     module.eval()
     with torch.no_grad():
@@ -59,15 +60,14 @@ def input_norms(
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, watched: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, module: fx.GraphModule, watched: Mapping[str, list[tuple[str, int]]]) -> None:
         super().__init__(module)
         self.watched = watched
         self.sums: dict[str, tuple[np.ndarray, int]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.name in self.watched:
-            name, axis = self.watched[n.name]
+        for name, axis in self.watched.get(n.name, ()):
             moved = result.detach().double().movedim(axis, 0).flatten(1)
             total = moved.square().sum(1).cpu().numpy()
             before, count = self.sums.get(name, (np.zeros_like(total), 0))

@@ -13,6 +13,10 @@ from graphprune.methods.registry import TrainedMethod
 from graphprune.relaxation import Threshold
 from graphprune.search.units import Curve, Section, Units
 
+_NOTHING = 1e-10
+"""Masks below this become 0. Beside masks of 1 they change no float32 result, but weights times masks of 1e-38,
+and their gradients, are denormal numbers, over which processors take ten times as long."""
+
 
 class Masks(nn.Module):
     """``forward()`` gives float32 ``[entries]``: 1 everywhere (``dense``), soft, or 0/1 (``hard``).
@@ -61,6 +65,11 @@ class Masks(nn.Module):
 
     def soft(self) -> torch.Tensor:
         """Soft masks, float32 ``[units]``; every section meets its budget of this step."""
+        s = self._relaxed()
+        with torch.no_grad():  # logits have their gradient nevertheless
+            return s.masked_fill_(s < _NOTHING, 0.0)
+
+    def _relaxed(self) -> torch.Tensor:
         parts = self._sections()
         if parts[0].everything:
             return self._relax(parts[0], self.logits, None)
@@ -174,11 +183,16 @@ class _Part:
 
 
 class _Remaining:
-    """A curve as a function of the units that compete; the others are as they are."""
+    """A curve as a function of the units that compete; the others are as they are.
+
+    They may cost more alone than ``limit`` (floors, near the most that can go), or leave so little that all
+    of these fit (shares of their own that are not linear in the curve): the nearest end is the limit then.
+    """
 
     def __init__(self, curve: Curve, units: np.ndarray, others: np.ndarray, limit: float) -> None:
         self.curve, self.units, self.s = curve, units, others.copy()
-        self.limit = limit
+        least, most = (self.value_and_gradient(np.full(units.size, end))[0] for end in (0.0, 1.0))
+        self.limit = min(max(limit, least), most)
 
     def value_and_gradient(self, s: np.ndarray) -> tuple[float, np.ndarray]:
         self.s[self.units] = s

@@ -72,16 +72,17 @@ class RowMask(nn.Module):
         return rows.reshape(*moved[:-1], whole)[..., : moved[-1]].movedim(-1, self.in_axis)
 
 
-def row_weights(graph: Graph, of: int) -> tuple[list[ContractionWeight], list[str]]:
-    """Weights with at least ``of`` inputs, and the names of the others, which stay dense.
+def row_weights(graph: Graph, of: int) -> list[ContractionWeight]:
+    """Weights with at least ``of`` inputs; the others stay dense.
 
-    Raises BudgetError where there is none.
+    So do those in which ``of`` inputs would reach into the next conv group. Raises BudgetError where no
+    weight is left.
     """
-    every = contraction_weights(graph)
-    found = [w for w in every if w.shape[w.in_axis] >= of]
+    every = [w for w in contraction_weights(graph) if w.inputs >= of]
+    found = [w for w in every if w.stacked == 1 or w.inputs % of == 0]
     if not found:
         raise BudgetError(f"no weight has {of} inputs: N:M pruning needs wider layers")
-    return found, [w.value.name for w in every if w.shape[w.in_axis] < of]
+    return found
 
 
 def parse_nm(text: str) -> tuple[int, int]:

@@ -95,6 +95,8 @@ class Search:
 
     def begin(self, batches: Iterable[Inputs] = ()) -> None:
         """Start the search from today's weights. ``batches``: inputs for a data-driven ``mask_init``."""
+        if self.begun:
+            raise OptionError("the search has begun already: begin() is for a deferred one, once")
         masking = self.masking
         if isinstance(masking, UnitMasking):
             logits = initial_logits(
@@ -127,8 +129,11 @@ class Search:
         }
 
     def step(self) -> None:
-        """One optimiser step is done: lower the temperature, tighten the budget; hard masks at the end."""
-        if self.finished:
+        """One optimiser step is done: lower the temperature, tighten the budget; hard masks at the end.
+
+        Steps before ``begin()`` and after the end train weights alone, and change nothing here.
+        """
+        if self.finished or not self.begun:
             return
         self.steps += 1
         if self.steps >= self.max_steps:
@@ -142,6 +147,8 @@ class Search:
 
     def harden(self) -> float:
         """Fix the masks now. Returns the share achieved, of what the budget counts."""
+        if not self.begun:
+            raise OptionError("the search has not begun: call begin() first")
         if not self.finished:
             self.masking.harden()
             self.finished = True

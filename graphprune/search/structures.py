@@ -154,7 +154,7 @@ def structure_of(
         masking = UnitMasking(module, nodes, blocks, np.zeros(blocks.size), method)
         return BlockStructure(source, masking, options, blocks, f"block {block}")
     keep, of = parse_nm(nm)
-    weights, _ = row_weights(imported.graph, of)
+    weights = row_weights(imported.graph, of)
     state = RowState(method, keep, of, relative=relative)
     options = replace(options, budget=Budget("sparsity", 1 - keep / of))
     return RowStructure(source, RowMasking(module, nodes, weights, state), options, f"nm {nm}")

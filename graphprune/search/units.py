@@ -15,16 +15,15 @@ from graphprune.graph import Node
 class Gate:
     """A value of the graph is multiplied by mask entries.
 
-    ``entries``: int array of entry numbers. It broadcasts against the value viewed as ``split`` (against
-    the value itself where ``split`` is None); a ``split`` that is larger than the value (blocks that stick
-    out at the edges) is cut to the value's size.
+    ``entries``: int array of entry numbers. It broadcasts against the value, viewed as ``split`` where that
+    is given (blocks).
     """
 
     value: str
     entries: np.ndarray
+    shape: tuple[int, ...] | None = None
+    """The value's own shape; None where it has a batch axis."""
     split: tuple[int, ...] | None = None
-    shape: tuple[int, ...] = ()
-    """The value's own shape, where ``split`` is given."""
 
 
 class Curve(Protocol):

@@ -24,12 +24,28 @@ class ContractionWeight:
         assert self.value.shape is not None
         return self.value.shape
 
+    @property
+    def group_axis(self) -> int:
+        """Along which conv groups follow one another."""
+        return self.in_axis if self.node.op == "ConvTranspose" else self.out_axis
+
+    @property
+    def stacked(self) -> int:
+        """How many conv groups' inputs lie along ``in_axis``."""
+        return self.conv_groups if self.group_axis == self.in_axis else 1
+
+    @property
+    def inputs(self) -> int:
+        """What every output sums over, kernel positions aside."""
+        return self.shape[self.in_axis] // self.stacked
+
 
 def contraction_weights(graph: Graph) -> list[ContractionWeight]:
-    """Every stored weight of Conv, ConvTranspose, Gemm and MatMul, once, in graph order."""
+    """Every stored weight of Conv, ConvTranspose, Gemm and MatMul that outputs depend on, once, in graph order."""
     found: dict[Value, ContractionWeight] = {}
+    live = live_nodes(graph)
     for node in graph.nodes:
-        operands = _OPERANDS.get(node.op)
+        operands = _OPERANDS.get(node.op) if node in live else None
         for index, axes in (operands(node) if operands else {}).items():
             value = node.input(index)
             if value is None or not value.constant or value.rank < 2:
@@ -40,6 +56,18 @@ def contraction_weights(graph: Graph) -> list[ContractionWeight]:
             out_axis, in_axis = (order[a % value.rank] for a in axes)
             found[stored] = ContractionWeight(stored, node, out_axis, in_axis, node.attr("group", 1) or 1)
     return list(found.values())
+
+
+def live_nodes(graph: Graph) -> set[Node]:
+    """Nodes that an output of the graph is computed from."""
+    found: set[Node] = set()
+    stack = [v.producer for v in graph.outputs]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            stack.extend(v.producer for v in (*node.inputs, *node.captured) if v is not None)
+    return found
 
 
 Axes = tuple[int, int]
@@ -95,4 +123,4 @@ def output_weights(graph: Graph) -> set[Value]:
 
 def depthwise_weights(graph: Graph) -> set[Value]:
     """Weights of convolutions with one input channel in each conv group."""
-    return {w.value for w in contraction_weights(graph) if w.conv_groups > 1 and w.shape[1] == 1}
+    return {w.value for w in contraction_weights(graph) if w.conv_groups > 1 and w.inputs == 1}
