@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from graphprune.errors import DataError
+from graphprune.training.devices import Devices
 from graphprune.training.metrics import Metric
 from graphprune.training.samples import Source
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, data: Source, metric: Metric, batch_size: int, device: torch.device) -> float:
+def evaluate(module: nn.Module, data: Source, metric: Metric, batch_size: int, devices: Devices) -> float:
     """``metric`` over every sample of ``data``, in eval mode; the module's mode is put back.
 
     Raises DataError where the data has no labels.
@@ -22,7 +23,7 @@ def evaluate(module: nn.Module, data: Source, metric: Metric, batch_size: int, d
         for batch in data.batches(batch_size, shuffle=False, drop_last=False):
             if batch.labels is None:
                 raise DataError(f"--eval-data {data.name} has no labels to measure {metric.name} with")
-            outputs = module(*(x.to(device) for x in batch.inputs))
+            outputs = module(*devices.inputs(batch.inputs))
             tensors = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
             metric.update(
                 tuple((x.float() if x.is_floating_point() else x).cpu() for x in tensors), batch.labels

@@ -110,7 +110,7 @@ class Training:
     def run(self) -> None:
         """Train to the end."""
         if self.loss.needs_teacher and self.recipe.augment == "none" and self._worth_remembering:
-            self.teacher.remember(self.data, self.recipe.batch_size, self.devices.device)
+            self.teacher.remember(self.data, self.recipe.batch_size, self.devices)
         self.module.train()
         last = time.monotonic()
         try:
@@ -140,7 +140,7 @@ class Training:
         phase = self.phases.at(self.step)
         if recipe.augment == "light":
             batch = self._augmented(batch)
-        inputs = tuple(x.to(self.devices.device) for x in batch.inputs)
+        inputs = self.devices.inputs(batch.inputs)
         labels = None if batch.labels is None else batch.labels.to(self.devices.device)
         teacher = self.teacher(batch, inputs) if self.loss.needs_teacher else None
         set_lr(self.optimizer.param_groups, self._factor(recipe.scheduler))
@@ -193,7 +193,7 @@ class Training:
         """BatchNorm's running statistics under the hard masks, where no fine-tuning will renew them."""
         self.module.train()
         for batch in islice(self._epoch(), _STATISTICS_BATCHES):
-            self._forward(self.module, tuple(x.to(self.devices.device) for x in batch.inputs))
+            self._forward(self.module, self.devices.inputs(batch.inputs))
 
     def _forward(self, module: nn.Module, inputs: Outputs) -> Outputs:
         outputs = module(*inputs)

@@ -109,7 +109,7 @@ class _Run:
             self.eval_data,
             find_metric(self.metric_name),
             self.recipe.batch_size,
-            self.place.device,
+            self.place,
         )
         self.metrics[when] = value
         self._say(when, value)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from graphprune.training.devices import Devices
 from graphprune.training.samples import Batch, Source
 
 CACHED_BYTES = 1 << 28
@@ -31,7 +32,7 @@ class Teacher:
             return self._forward(self.module, inputs)
 
     @torch.no_grad()
-    def remember(self, source: Source, batch_size: int, device: torch.device) -> bool:
+    def remember(self, source: Source, batch_size: int, devices: Devices) -> bool:
         """Run over all samples once, in order, so that a resumed run reads the same numbers.
 
         Returns whether the outputs are kept: the source must number its samples, and they must fit.
@@ -43,7 +44,7 @@ class Teacher:
         for batch in source.batches(batch_size, shuffle=False, drop_last=False):
             if batch.indices is None:
                 return False
-            outputs = self._forward(self.module, tuple(x.to(device) for x in batch.inputs))
+            outputs = self._forward(self.module, devices.inputs(batch.inputs))
             if any(x.ndim == 0 or x.shape[0] != len(batch.indices) for x in outputs):
                 return False
             each = sum(x.element_size() * x[0].numel() for x in outputs)
