@@ -17,6 +17,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python -m sample_models.demo
+	$(BIN)/python -m sample_models.demo_trained
 
 test: setup
 	$(BIN)/python -m pytest -n 2

@@ -1,4 +1,4 @@
-"""``make demo``: prune a ResNet-20 that was trained on CIFAR-10, and look at size, accuracy and proof.
+"""``make demo``, first part: prune a ResNet-20 that was trained on CIFAR-10, and look at size, accuracy and proof.
 
     python -m sample_models.demo
 
@@ -81,7 +81,8 @@ def main() -> None:
     rows = [Row("original", cost.total_params, cost.total_macs, accuracy(MODEL, images, labels), None)]
     with tempfile.TemporaryDirectory(prefix="graphprune-demo-") as folder:
         rows += [prune_to(share, Path(folder), images, labels) for share in SHARES]
-    console.print(render(rows, len(labels)))
+    title = f"ResNet-20 on CIFAR-10, pruned in one shot ({len(labels)} test images)"
+    console.print(render(rows, title))
     first, last = rows[0], rows[-1]
     console.print(
         "masked vs pruned: the largest relative difference between the original with those channels masked\n"
@@ -94,13 +95,9 @@ def main() -> None:
     console.print(f"{time.perf_counter() - start:.1f} s; the files were temporary")
 
 
-def render(rows: list[Row], images: int) -> Table:
+def render(rows: list[Row], title: str) -> Table:
     """The rows as a table."""
-    table = Table(
-        title=f"ResNet-20 on CIFAR-10, pruned in one shot ({images} test images)",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-    )
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("")
     for name in ("parameters", "MACs", "accuracy", "masked vs pruned"):
         table.add_column(name, justify="right")
