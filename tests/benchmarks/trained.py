@@ -30,7 +30,7 @@ from graphprune.recipes.recipe import read_recipe
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 RESULTS = Path(__file__).resolve().parent / "results" / "trained.jsonl"
-TRAINING, VALIDATION = slice(0, 10_000), slice(40_000, 45_000)
+VALIDATION = slice(40_000, 45_000)
 
 MODELS = {
     "tutorial": (
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--sparsity", nargs="+", type=float)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--multiple-of", type=int, default=None)
+    parser.add_argument("--images", type=int, default=10_000, help="training images")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--set", nargs="*", default=[], metavar="FLAG=VALUE", help="change the recipe")
@@ -72,11 +73,12 @@ def main() -> None:
                         "recipe": recipe,
                         "seed": seed,
                         "multiple_of": asked.multiple_of,
+                        "images": asked.images,
                         "measured_on": "validation" if asked.validate else "test",
                         "set": asked.set,
                     }
                     if not any(all(row.get(k) == v for k, v in key.items()) for row in rows(asked.results)):
-                        row = run(key, images(model, asked.validate, Path(folder)))
+                        row = run(key, images(model, asked.images, asked.validate, Path(folder)))
                         with asked.results.open("a") as file:
                             file.write(json.dumps(row) + "\n")
     show(rows(asked.results))
@@ -87,7 +89,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def images(model: str, validate: bool, folder: Path) -> tuple[Path, Path]:
+def images(model: str, count: int, validate: bool, folder: Path) -> tuple[Path, Path]:
     """Training images without labels, and images to measure on."""
     sys.path.insert(0, str(SHARED / "data"))
     from datasets import cifar10
@@ -102,7 +104,7 @@ def images(model: str, validate: bool, folder: Path) -> tuple[Path, Path]:
         mean, std = stored["mean"].reshape(-1), stored["std"].reshape(-1)
     scale = {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
     measured = (x[VALIDATION], y[VALIDATION]) if validate else (x_test, y_test)
-    np.savez(found[0], **{name: x[TRAINING].transpose(0, 3, 1, 2)}, **scale)
+    np.savez(found[0], **{name: x[:count].transpose(0, 3, 1, 2)}, **scale)
     np.savez(
         found[1], **{name: measured[0].transpose(0, 3, 1, 2)}, labels=measured[1].astype(np.int64), **scale
     )
