@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/python -m sample_models.demo_trained
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore tests/benchmarks
 
 check: setup
 	$(BIN)/ruff check .
