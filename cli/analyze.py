@@ -15,6 +15,11 @@ def analyze(
     attention: options.AttentionOption = options.Attention.heads,
     allow_inexact: options.AllowInexactOption = False,
     nodes: options.NodesOption = False,
+    structure: options.StructureOption = "channel",
+    block: options.BlockOption = "16x8x1x1",
+    nm: options.NmOption = "2:4",
+    nm_axis: options.NmAxisOption = "input",
+    max_layer_sparsity: options.MaxLayerSparsityOption = 0.98,
 ) -> None:
     """Show what can be pruned in MODEL, what it costs, and why the rest must stay.
 
@@ -22,6 +27,7 @@ def analyze(
     Examples:
       graphprune analyze model.onnx
       graphprune analyze model.onnx --nodes
+      graphprune analyze model.onnx --structure block --block 16x8x1x1
       graphprune analyze model.onnx --input-shape input:1,3,224,224 --json report.json
       graphprune analyze model.onnx --json - | jq .prunable_params
     """
@@ -29,7 +35,17 @@ def analyze(
     options.check_json_target(json, model)
     from graphprune import api
 
-    analysis = api.analyze(model, input_shapes=shapes, attention=attention.value, allow_inexact=allow_inexact)
+    analysis = api.analyze(
+        model,
+        input_shapes=shapes,
+        attention=attention.value,
+        allow_inexact=allow_inexact,
+        structure=structure,
+        block=block,
+        nm=nm,
+        nm_axis=nm_axis,
+        max_layer_sparsity=max_layer_sparsity,
+    )
     report = analysis.to_dict()
     if json is not None:
         output.data(report, json)
@@ -44,6 +60,9 @@ def show(report: dict[str, Any], *, nodes: bool = False) -> None:
     prunable = [g for g in report["groups"] if g["prunable"]]
     frozen = [g for g in report["groups"] if g["frozen_channels"]]
     _totals(report, prunable)
+    if "patterns" in report:
+        _patterns(report["patterns"])
+        return
     _groups(prunable)
     _frozen(frozen)
     _constraints(report["constraints"])
@@ -76,6 +95,52 @@ def _totals(report: dict[str, Any], prunable: list[dict[str, Any]]) -> None:
             ),
         ]
     )
+
+
+def _patterns(patterns: dict[str, Any]) -> None:
+    """Blocks or N:M groups of every weight."""
+    of_blocks = patterns["structure"] == "block"
+    output.facts(
+        [
+            (
+                "pattern",
+                f"{patterns['block']} blocks" if of_blocks else f"{patterns['nm']} groups",
+            ),
+            (
+                "reachable",
+                f"{percent(patterns['reachable'], 1)} of {number(patterns['prunable_weights'])} weights",
+            ),
+        ]
+    )
+    extra = [Column("block"), Column("grid")] if of_blocks else [Column("axis", right=True)]
+    last = [Column("edge waste", right=True)] if of_blocks else []
+    output.table(
+        "Blocks" if of_blocks else "N:M groups",
+        [
+            Column("weight", flexible=True),
+            Column("node", flexible=True),
+            Column("shape"),
+            *extra,
+            Column("count", right=True),
+            Column("partial", right=True),
+            *last,
+        ],
+        [_pattern(w, of_blocks) for w in patterns["weights"]],
+    )
+    if patterns["dense"]:
+        output.text(f"left dense, too small: {', '.join(patterns['dense'])}")
+
+
+def _pattern(w: dict[str, Any], of_blocks: bool) -> tuple[str, ...]:
+    first = (w["name"], w["node"], _by(w["shape"]))
+    if of_blocks:
+        share = percent(w["edge_waste"], 1)
+        return (*first, _by(w["block"]), _by(w["grid"]), str(w["blocks"]), str(w["partial"]), share)
+    return (*first, str(w["axis"]), str(w["groups"]), str(w["partial"]))
+
+
+def _by(sizes: list[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def _groups(groups: list[dict[str, Any]]) -> None:

@@ -15,7 +15,9 @@ from typer.main import get_command
 
 from . import output
 from .analyze import analyze
+from .check import check
 from .prune import prune
+from .rewrite import rewrite
 from .verify import verify
 
 PROGRAM = "graphprune"
@@ -28,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (analyze, prune, verify):
+for command in (analyze, check, prune, rewrite, verify):
     app.command()(command)
 
 

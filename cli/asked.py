@@ -17,20 +17,26 @@ _NOT_IN_RECIPES = ("ctx", "model", "out", "json", "force", "resume", "recipe")
 
 
 def asked(ctx: typer.Context, command: Callable[..., Any]) -> dict[str, Any]:
-    """Every parameter of ``command``: from the command line, else the recipe file, else its default.
+    """Every parameter of ``command``: from the command line, else the recipe, else the target, else its default.
 
-    Raises OptionError for a recipe that cannot be read.
+    Raises OptionError for a recipe or a target that cannot be read.
     """
     values = dict(ctx.params)
-    name = values.get("recipe")
-    if name is None:
-        return values
-    from graphprune.recipes.recipe import read_recipe
+    told = {key for key in values if given(ctx, key)}
+    if values.get("recipe") is not None:
+        from graphprune.recipes.recipe import read_recipe
 
-    kinds = {k: v for k, v in typing.get_type_hints(command).items() if k not in _NOT_IN_RECIPES}
-    for key, value in read_recipe(name, kinds).items():
-        if not given(ctx, key):
-            values[key] = value
+        kinds = {k: v for k, v in typing.get_type_hints(command).items() if k not in _NOT_IN_RECIPES}
+        for key, value in read_recipe(values["recipe"], kinds).items():
+            if key not in told:
+                values[key] = value
+                told.add(key)
+    if values.get("target") is not None:
+        from graphprune.targets.target import defaults, find_target
+
+        for key, value in defaults(find_target(values["target"])).items():
+            if key not in told:
+                values[key] = str(value)
     return values
 
 

@@ -66,7 +66,7 @@ OutOption = Annotated[
         "-o",
         "--output",
         metavar="OUT",
-        help="The file to write; its plan goes beside it.  [default: MODEL.pruned.onnx]",
+        help="The file to write.  [default: MODEL.pruned.onnx, or MODEL.rewritten.onnx]",
         show_default=False,
     ),
 ]
@@ -76,7 +76,38 @@ StructureOption = Annotated[
     typer.Option(
         "--structure",
         metavar="channel|block|nm",
-        help="channel: whole channels are removed. block, nm (trained methods): weights are zeroed.",
+        help="channel: whole channels are removed. block, nm: weights are zeroed.",
+    ),
+]
+BlockOption = Annotated[
+    str, typer.Option("--block", metavar="OxIxKhxKw", help="Structure block: its size; -1 is a whole axis.")
+]
+NmOption = Annotated[
+    str, typer.Option("--nm", metavar="N:M", help="Structure nm: N of every M weights stay.")
+]
+NmAxisOption = Annotated[
+    str, typer.Option("--nm-axis", metavar="input|output", help="Structure nm: along which channels.")
+]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="dense-zeros|compact|sparse-initializer",
+        help="Structures block and nm: how the file stores zeros.",
+    ),
+]
+_TARGET = typer.Option(
+    "--target",
+    metavar="NAME|FILE.toml",
+    help="The accelerator: npu-16x8, tensorrt-2to4, cpu-ort, or a TOML file that describes one.",
+    show_default=False,
+)
+TargetOption = Annotated[str | None, _TARGET]
+RequiredTarget = Annotated[str, _TARGET]
+MaxLayerSparsityOption = Annotated[
+    float,
+    typer.Option(
+        "--max-layer-sparsity", metavar="S", help="Structure block: no weight loses more of itself."
     ),
 ]
 SparsityOption = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,12 @@ def prune(
     model: options.ModelArgument,
     out: options.OutOption = None,
     structure: options.StructureOption = "channel",
+    block: options.BlockOption = "16x8x1x1",
+    nm: options.NmOption = "2:4",
+    nm_axis: options.NmAxisOption = "input",
+    max_layer_sparsity: options.MaxLayerSparsityOption = 0.98,
+    format: options.FormatOption = "dense-zeros",
+    target: options.TargetOption = None,
     sparsity: options.SparsityOption = None,
     params: options.ParamsOption = None,
     macs: options.MacsOption = None,
@@ -71,9 +77,6 @@ def prune(
     device: training.DeviceOption = None,
     threads: training.ThreadsOption = None,
     checkpoint_minutes: training.CheckpointMinutesOption = None,
-    block: training.BlockOption = "16x8x1x1",
-    nm: training.NmOption = "2:4",
-    max_layer_sparsity: training.MaxLayerSparsityOption = 0.98,
     mask_lr: training.MaskLrOption = None,
     mask_optimizer: training.MaskOptimizerOption = None,
     mask_scheduler: training.MaskSchedulerOption = None,
@@ -107,32 +110,48 @@ def prune(
       graphprune prune model.onnx --sparsity 0.7 --method smart --data photos/ --structure block --recipe smart-plus
     """
     values = asked(ctx, prune)
-    target = out if out is not None else default_output(model)
+    written = out if out is not None else default_output(model)
     words = _words(values)
-    _check_targets(model, target, force, resume)
-    options.check_json_target(json, model, target)
+    _check_targets(model, written, force, resume, values["structure"])
+    options.check_json_target(json, model, written)
     from graphprune import api
+    from graphprune.formats import check_format
 
+    check_format(values["format"], values["structure"])
     with Watching() as watching:
-        told = _training(values, target, watching)
+        told = _training(values, written, watching)
         result = api.prune(api.load(model), **words, training=told)
     if not is_first_rank():
         return
     size = file_size(model)
-    result.save(target, force=force)
+    result.save(written, force=force, format=values["format"])
     if told is not None:
-        _finish_training(values, target, told)
+        _finish_training(values, written, told)
     if json is not None:
         output.data(result.plan.to_json(), json)
     if json != "-":
-        show(result, model, target, size)
-    for sentence in result.analysis.notes:
+        show(result, model, written, size)
+    for sentence in (*result.analysis.notes, *result.emit(values["format"]).notes):
         output.note(sentence)
+    if target is not None:
+        _check_fit(written, target, words["input_shapes"])
+
+
+def _check_fit(written: Path, target: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Say what of the written file does not fit the target; ``graphprune check`` makes it a failure."""
+    from graphprune.targets.checking import check
+
+    report = check(written, target, input_shapes=shapes)
+    for finding in report.failures:
+        output.note(f"does not fit {report.target}: {finding.text}")
 
 
 def _words(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options of api.prune but for training. Raises OptionError."""
-    same = ("structure", "sparsity", "params", "macs", "method", "min_channels", "allow_inexact", "seed")
+    same = (
+        *("structure", "block", "nm", "nm_axis", "max_layer_sparsity"),
+        *("sparsity", "params", "macs", "method", "min_channels", "allow_inexact", "seed"),
+    )
     allocation = values["allocation"]
     return {
         **{name: values[name] for name in same},
@@ -167,9 +186,6 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
         resize=training.size(values["resize"]),
         mean=training.numbers(values["mean"], "--mean"),
         std=training.numbers(values["std"], "--std"),
-        block=values["block"],
-        nm=values["nm"],
-        max_layer_sparsity=values["max_layer_sparsity"],
         checkpoint=beside(target, ".checkpoint"),
         resume=values["resume"],
         watcher=watching,
@@ -212,9 +228,11 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int) -> N
     from graphprune.plan import plan_path
 
     plan = result.plan
+    files = [target, plan_path(target), *([beside(target, ".blocks.npz")] if result.layouts else [])]
     channels = result.analysis.prunable_channels
+    stored = "non-zero parameters" if plan.blocks or plan.patterns else "parameters"
     sizes = [
-        ("parameters", plan.params["before"], plan.params["after"]),
+        (stored, plan.params["before"], plan.params["after"]),
         ("MACs", plan.macs["before"], plan.macs["after"]),
         ("prunable channels", channels, channels - result.removed_channels),
         ("file bytes", size_before, file_size(target)),
@@ -238,14 +256,26 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int) -> N
                 "budget",
                 f"{budget['kind']} {budget['requested']:g} requested, {budget['achieved']:.4f} achieved",
             ),
+            *freed(result),
             *[(when, f"{100 * value:.2f} %") for when, value in result.metrics.items()],
             *proof(result.fidelity),
-            ("written", f"{target}, {plan_path(target)}"),
+            ("written", ", ".join(str(path) for path in files)),
         ]
     )
 
 
-def _check_targets(model: Path, target: Path, force: bool, resume: bool) -> None:
+def freed(result: PruneResult) -> list[tuple[str, str]]:
+    """What went because zeroed weights had made it useless."""
+    found = result.plan.freed
+    if not found.get("channels"):
+        return []
+    channels = output.plural(found["channels"], "channel")
+    return [
+        ("free wins", f"{channels} that nothing used any more, with {number(found['params'])} parameters")
+    ]
+
+
+def _check_targets(model: Path, target: Path, force: bool, resume: bool, structure: str) -> None:
     """Refuse, before any work, what could not be written. Raises OptionError."""
     from graphprune.errors import OptionError
     from graphprune.plan import plan_path
@@ -263,6 +293,7 @@ def _check_targets(model: Path, target: Path, force: bool, resume: bool) -> None
         raise OptionError(
             f"{checkpoint} is left from an interrupted run: use --resume to go on, or --force to begin again"
         )
-    for path in (target, plan_path(target)):
+    sidecar = () if structure == "channel" else (beside(target, ".blocks.npz"),)
+    for path in (target, plan_path(target), *sidecar):
         if path.exists():
             raise OptionError(f"{path} exists already: use --force to replace it, or -o for another name")

@@ -84,19 +84,6 @@ CheckpointMinutesOption = Annotated[
     float | None, _option("--checkpoint-minutes", "M", "Minutes between checkpoints.")
 ]
 
-BlockOption = Annotated[
-    str,
-    typer.Option("--block", metavar="OxIxKhxKw", help="Structure block: its size.", rich_help_panel=MASKS),
-]
-NmOption = Annotated[
-    str, typer.Option("--nm", metavar="N:M", help="Structure nm: kept of every M.", rich_help_panel=MASKS)
-]
-MaxLayerSparsityOption = Annotated[
-    float,
-    typer.Option(
-        "--max-layer-sparsity", metavar="S", help="No weight loses more of its blocks.", rich_help_panel=MASKS
-    ),
-]
 MaskLrOption = Annotated[float | None, _option("--mask-lr", "X", "Learning rate of the masks.", MASKS)]
 MaskOptimizerOption = Annotated[
     str | None, _option("--mask-optimizer", "adam|...", "Optimiser of the masks.", MASKS)

@@ -53,4 +53,7 @@ def proof(fidelity: Fidelity) -> list[tuple[str, str]]:
         exact = f"NO: statistics taken over the kept channels only, in {', '.join(fidelity.nodes)}"
     apart = f"{fidelity.distance_to_original:.2g}"
     distance = f"{apart} to the unpruned model (the proof says nothing about accuracy)"
-    return [("proof", verdict), ("exact", exact), ("distance", distance)]
+    zeros = (
+        [("zeros", f"counted in {output.plural(fidelity.patterned, 'weight')}")] if fidelity.patterned else []
+    )
+    return [("proof", verdict), *zeros, ("exact", exact), ("distance", distance)]

@@ -24,7 +24,10 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.rules.registry import rule
 
 if TYPE_CHECKING:
+    from graphprune.rewriting.legalise import rewrite
     from graphprune.search.search import Search
+    from graphprune.sidecar import load_blocks
+    from graphprune.targets.checking import check
 
 __version__ = "0.1.0"
 
@@ -46,8 +49,11 @@ __all__ = [
     "TrainingOptions",
     "__version__",
     "analyze",
+    "check",
     "load",
+    "load_blocks",
     "prune",
+    "rewrite",
     "rule",
     "verify",
 ]
@@ -59,4 +65,16 @@ def __getattr__(name: str) -> Any:
         from graphprune.search.search import Search
 
         return Search
+    if name == "load_blocks":
+        from graphprune.sidecar import load_blocks
+
+        return load_blocks
+    if name == "check":
+        from graphprune.targets.checking import check
+
+        return check
+    if name == "rewrite":
+        from graphprune.rewriting.legalise import rewrite
+
+        return rewrite
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

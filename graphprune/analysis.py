@@ -30,6 +30,8 @@ class Analysis:
     groups: Groups
     cost: CostModel
     notes: list[str]
+    patterns: dict[str, Any] | None = None
+    """Blocks or N:M groups of every weight, where they were asked for."""
 
     @cached_property
     def everything(self) -> np.ndarray:
@@ -72,7 +74,9 @@ class Analysis:
         macs = self.cost.macs_by_node(self.everything)
         params = self._params_by_node()
         reasons = self.frozen_reasons
+        patterns = {} if self.patterns is None else {"patterns": self.patterns}
         return {
+            **patterns,
             "model": self.name,
             "opset": self.graph.opset,
             "params": self.cost.total_params,

@@ -19,8 +19,6 @@ from graphprune.results import PruneResult
 if TYPE_CHECKING:
     from graphprune.proof import Fidelity
 
-STRUCTURES = ("channel", "block", "nm")
-
 
 def analyze(
     source: Any,
@@ -28,14 +26,23 @@ def analyze(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     attention: str = "heads",
     allow_inexact: bool = False,
+    structure: str = "channel",
+    block: str = "16x8x1x1",
+    nm: str = "2:4",
+    nm_axis: str = "input",
+    max_layer_sparsity: float = 0.98,
 ) -> Analysis:
     """Find the coupled channels of a model, what they cost, and what cannot be pruned and why.
 
+    ``structure`` block or nm: also how many blocks or N:M groups every weight has (``Analysis.patterns``).
     ``input_shapes``: input name -> sizes, for inputs with dynamic axes (others are guessed, see
     ``Analysis.notes``). Raises ModelError, OptionError.
     """
+    from graphprune.choosing import PruneOptions, requested_budget
+    from graphprune.pattern_report import pattern_report
+
     model = load(source)
-    return analyze_model(
+    analysis = analyze_model(
         model.ir,
         model.name,
         input_shapes=_shapes(input_shapes),
@@ -43,6 +50,18 @@ def analyze(
         allow_inexact=allow_inexact,
         notes=model.notes,
     )
+    sparsity = None if structure == "nm" else 0.0
+    options = PruneOptions(
+        requested_budget(structure, nm, {"sparsity": sparsity}),
+        structure=structure,
+        block=block,
+        nm=nm,
+        nm_axis=nm_axis,
+        max_layer_sparsity=max_layer_sparsity,
+    )
+    if structure != "channel":
+        analysis.patterns = pattern_report(analysis.graph, options)
+    return analysis
 
 
 def prune(
@@ -53,6 +72,10 @@ def prune(
     params: float | None = None,
     macs: float | None = None,
     method: str = "magnitude",
+    block: str = "16x8x1x1",
+    nm: str = "2:4",
+    nm_axis: str = "input",
+    max_layer_sparsity: float = 0.98,
     allocation: str | None = None,
     multiple_of: int | None = None,
     min_channels: int = 1,
@@ -67,21 +90,27 @@ def prune(
 ) -> PruneResult:
     """Prune a model under exactly one budget and prove ``masked original == pruned``.
 
-    ``sparsity``: share of prunable output channels to remove; ``params`` / ``macs``: share of the whole
-    model's. ``allocation``: how the budget is spread; None is the method's own (uniform in one shot, global
-    when trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or
-    weight names -> share for those groups. ``training``: data, recipe and more, for methods that train.
+    ``structure``: ``channel`` removes whole channels; ``block`` zeroes weights in blocks of outputs x inputs x
+    kernel; ``nm`` leaves N of every M weights along ``nm_axis`` (input or output), and takes no budget.
+    ``sparsity``: share of prunable output channels to remove, or of weights in blocks; ``params`` / ``macs``:
+    share of the whole model's (channels). ``max_layer_sparsity``: no weight loses more of its blocks.
+    ``allocation``: how the budget is spread; None is the method's own (uniform in one shot, global when
+    trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or weight
+    names -> share for those groups. ``training``: data, recipe and more, for methods that train.
 
     Raises BudgetError where the budget is out of reach.
     """
-    from graphprune.budget import Budget
-    from graphprune.choosing import PruneOptions
+    from graphprune.choosing import PruneOptions, requested_budget
     from graphprune.criteria import all_criteria
     from graphprune.pruning import prune_channels
+    from graphprune.weight_pruning import prune_weights
 
-    if structure not in STRUCTURES:
-        raise OptionError(f"unknown structure {structure!r}: {hint(structure, STRUCTURES)}")
     common: dict[str, Any] = {
+        "structure": structure,
+        "block": block,
+        "nm": nm,
+        "nm_axis": nm_axis,
+        "max_layer_sparsity": max_layer_sparsity,
         "multiple_of": multiple_of,
         "min_channels": min_channels,
         "ratios": tuple((ratios or {}).items()),
@@ -95,22 +124,21 @@ def prune(
     if method not in all_criteria():
         if allocation is not None:
             common["allocation"] = allocation
-        return _train(source, training, {**common, **budget, "structure": structure, "method": method}, seed)
+        return _train(source, training, {**common, **budget, "method": method}, seed)
     if training is not None:
         raise OptionError(f"--method {method} does not train: give --method smart with --data")
-    if structure != "channel":
-        raise OptionError(
-            f"--structure {structure} needs a method that trains, as --method smart with --data"
-        )
-    given = {k: v for k, v in budget.items() if v is not None}
-    if len(given) != 1:
-        raise OptionError("give exactly one of --sparsity, --params and --macs")
-    ((kind, requested),) = given.items()
     options = PruneOptions(
-        Budget(kind, requested), method, **common, seed=seed, allocation=allocation or "uniform"
+        requested_budget(structure, nm, budget),
+        method,
+        **common,
+        seed=seed,
+        allocation=allocation or "uniform",
     )
     model = load(source)
-    pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
+    if structure == "channel":
+        pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
+    else:
+        pruned = prune_weights(model, options)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
 

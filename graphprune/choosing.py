@@ -13,12 +13,19 @@ from graphprune.analysis import Analysis
 from graphprune.budget import Budget, Decision, decide
 from graphprune.errors import BudgetError, OptionError
 from graphprune.groups import Group
+from graphprune.lookup import hint
+from graphprune.rows import parse_nm
 from graphprune.selection import Pool, build_pools
+
+STRUCTURES = ("channel", "block", "nm")
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Everything ``prune`` can be told about channels; the command line has the same words.
+    """Everything ``prune`` can be told besides training; the command line has the same words.
+
+    structure: ``channel``, ``block`` (``block`` gives its sizes) or ``nm`` (``nm``: kept:of, ``nm_axis``: input
+        or output). max_layer_sparsity: no weight loses more of its blocks.
 
     allocation: ``uniform`` keeps more accuracy without training than ``global`` on the trained networks it
         was measured on (README, "Choosing"), so it is the default of one-shot methods; trained ones learn
@@ -30,6 +37,11 @@ class PruneOptions:
 
     budget: Budget
     method: str = "magnitude"
+    structure: str = "channel"
+    block: str = "16x8x1x1"
+    nm: str = "2:4"
+    nm_axis: str = "input"
+    max_layer_sparsity: float = 0.98
     allocation: str = "uniform"
     multiple_of: int | None = None
     min_channels: int = 1
@@ -42,6 +54,8 @@ class PruneOptions:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.structure not in STRUCTURES:
+            raise OptionError(f"unknown structure {self.structure!r}: {hint(self.structure, STRUCTURES)}")
         if self.multiple_of is not None and self.multiple_of < 1:
             raise OptionError(f"--multiple-of {self.multiple_of}: give auto or a number from 1")
         if self.seed < 0:
@@ -51,6 +65,25 @@ class PruneOptions:
         for pattern, ratio in self.ratios:
             if not 0 <= ratio < 1:
                 raise OptionError(f"--ratio {pattern}={ratio:g}: give a share from 0 to below 1")
+
+
+def requested_budget(structure: str, nm: str, given: Mapping[str, float | None]) -> Budget:
+    """The one budget among ``given`` (sparsity, params, macs), as ``structure`` takes it.
+
+    Raises OptionError for another number of budgets, or one that the structure does not take.
+    """
+    asked = {k: v for k, v in given.items() if v is not None}
+    if structure == "nm":
+        if asked:
+            raise OptionError(f"--{next(iter(asked))} does not go with --structure nm: N:M fixes the share")
+        keep, of = parse_nm(nm)
+        return Budget("sparsity", 1 - keep / of)
+    if len(asked) != 1:
+        raise OptionError("give exactly one of --sparsity, --params and --macs")
+    if structure == "block" and "sparsity" not in asked:
+        raise OptionError("--structure block takes --sparsity: the share of the weights to zero")
+    ((kind, requested),) = asked.items()
+    return Budget(kind, requested)
 
 
 def movable(analysis: Analysis, options: PruneOptions) -> np.ndarray:

@@ -11,24 +11,45 @@ import numpy as np
 from graphprune.errors import PlanError
 
 
-def block_mask(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> np.ndarray:
-    """``{"shape": block sizes along every axis, "kept": numbers of kept blocks}`` -> bool of ``shape``.
-
-    Blocks are numbered row-major; those at the far edges may be partial. Raises PlanError.
-    """
-    block, kept = entry.get("shape"), entry.get("kept")
+def block_sizes_of(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> tuple[int, ...]:
+    """Block sizes along every axis of a plan's ``blocks`` entry. Raises PlanError."""
+    block = entry.get("shape")
     if not isinstance(block, list) or len(block) != len(shape) or any(not _is_size(b) for b in block):
         raise PlanError(f"the plan's blocks of {name!r} do not fit a tensor of shape {shape}: wrong model")
-    grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
+    return tuple(block)
+
+
+def kept_blocks(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> np.ndarray:
+    """``{"shape": block sizes along every axis, "kept": numbers of kept blocks}`` -> bool ``[grid]``.
+
+    The grid is ceil(shape / block); blocks are numbered row-major, those at the far edges may be partial.
+    Raises PlanError.
+    """
+    kept = entry.get("kept")
+    grid = tuple(-(-n // b) for n, b in zip(shape, block_sizes_of(name, shape, entry), strict=True))
     mask = np.zeros(math.prod(grid), bool)
     numbers = np.asarray(kept if isinstance(kept, list) else [-1], dtype=object)
     if any(not isinstance(k, int) or not 0 <= k < mask.size for k in numbers.tolist()):
         raise PlanError(f"the plan keeps blocks of {name!r} that it does not have: wrong model")
     mask[numbers.astype(np.int64)] = True
-    found = mask.reshape(grid)
-    for axis, b in enumerate(block):
+    return mask.reshape(grid)
+
+
+def block_mask(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> np.ndarray:
+    """As ``kept_blocks``, written out over the weights: bool of ``shape``. Raises PlanError."""
+    found = kept_blocks(name, shape, entry)
+    for axis, b in enumerate(block_sizes_of(name, shape, entry)):
         found = np.repeat(found, b, axis=axis)
     return found[tuple(slice(0, n) for n in shape)]
+
+
+def row_pattern(name: str, rank: int, entry: Mapping[str, Any]) -> tuple[int, int, int]:
+    """``keep``, ``of`` and ``axis`` of a plan's ``patterns`` entry. Raises PlanError."""
+    found = [entry.get(k) for k in ("keep", "of", "axis")]
+    keep, of, axis = (int(v) if isinstance(v, int) else -1 for v in found)
+    if not (0 < keep < of and 0 <= axis < rank):
+        raise PlanError(f"the plan's N:M pattern of {name!r} is malformed: it was not written by graphprune")
+    return keep, of, axis
 
 
 def nm_mask(name: str, weights: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
@@ -36,10 +57,7 @@ def nm_mask(name: str, weights: np.ndarray, entry: Mapping[str, Any]) -> np.ndar
 
     The earlier of equals counts. Raises PlanError.
     """
-    found = [entry.get(k) for k in ("keep", "of", "axis")]
-    keep, of, axis = (int(v) if isinstance(v, int) else -1 for v in found)
-    if not (0 < keep < of and 0 <= axis < weights.ndim):
-        raise PlanError(f"the plan's N:M pattern of {name!r} is malformed: it was not written by graphprune")
+    keep, of, axis = row_pattern(name, weights.ndim, entry)
     moved = np.moveaxis(np.abs(weights.astype(np.float64)), axis, -1)
     inputs = moved.shape[-1]
     padded = np.full((*moved.shape[:-1], -(-inputs // of) * of), -1.0)

@@ -34,6 +34,8 @@ class Plan:
     blocks: tensor -> ``shape`` (block sizes along every axis of the stored tensor) and ``kept`` (numbers of
         the blocks that are not zero, row-major).
     patterns: tensor -> ``keep`` of every ``of`` consecutive weights along ``axis`` are not zero.
+    pattern: the block or N:M pattern that was asked for, as ``16x8x1x1`` or ``2:4``.
+    freed: ``channels`` and ``params`` that were removed because zeroed weights had made them useless.
     renamed: name in the pruned file -> name in the original.
     added: names that exist only in the pruned file -> what they are for.
     fidelity: max_rel_diff, exact, nodes (kept_only nodes), distance_to_original, and more.
@@ -51,6 +53,8 @@ class Plan:
     kept_only: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
     patterns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pattern: str = ""
+    freed: dict[str, int] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
     params: dict[str, int] = field(default_factory=dict)

@@ -18,7 +18,9 @@ from graphprune.errors import ModelError, PlanError
 from graphprune.feeds import STYLES, InputSpec, draw, input_specs
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph
+from graphprune.layouts import written_layouts
 from graphprune.measures import differences, is_vacuous, worst
+from graphprune.pattern_check import pattern_fault
 from graphprune.plan import Plan
 from graphprune.probes import Probes
 from graphprune.reference import build_reference
@@ -45,7 +47,8 @@ class Fidelity:
     vacuous: no compared value depends on the input, so that equality proves nothing.
     distance_to_original: the same measure between the pruned and the unpruned original, over the values
         before saturating and jumping operators.
-    compared: names of the values. runs: inputs that counted.
+    compared: names of the values. runs: inputs that counted. patterned: weights whose zeros were counted in the
+        file (blocks, N:M).
     """
 
     max_rel_diff: float
@@ -57,6 +60,7 @@ class Fidelity:
     distance_to_original: float
     compared: list[str]
     runs: int
+    patterned: int
     message: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +98,10 @@ def verify_models(
         found = run_all(pruned, feeds, probes.exposed)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return verdict.failed(f"onnxruntime cannot run the pruned model: {first_line(error)}", len(feeds))
+    sizes = {name: value.shape for name, value in graph.values.items() if value.shape is not None}
+    fault = pattern_fault(pruned, written_layouts(plan, sizes))
+    if fault is not None:
+        return verdict.failed(fault, len(feeds))
     judged = agree(
         lambda inputs, names: run_all(reference, inputs, names),
         pruned, graph, probes, feeds, masked, found, allowed,
@@ -175,6 +183,7 @@ class _Verdict:
             distance_to_original=distance,
             compared=compared,
             runs=runs,
+            patterned=len(self.plan.blocks) + len(self.plan.patterns),
             message=message,
         )
 

@@ -25,6 +25,7 @@ from graphprune.graph import Graph, Node, Value
 from graphprune.patterns import block_mask, nm_mask
 from graphprune.plan import Plan
 from graphprune.running import computed_constants, top_level_values
+from graphprune.writeback import stored_arrays
 
 _AFFINE = frozenset(
     {
@@ -95,9 +96,12 @@ class _Builder:
             self.pruned_names.setdefault(old, []).append(new)
 
     def build(self) -> ir.Model:
+        if self.faithful and self.plan.structure != "channel":
+            self._zero_weights()
+            return self.model  # channels that went besides must not have mattered: nothing stands for them
         self._private_copies()
         self._cut_tensors()
-        if not (self.faithful and self.plan.structure == "channel"):
+        if not self.faithful:
             self._changed_tensors()
         for name, axes in self.plan.kept_only.items():
             self._keep_only(name, {int(a): i for a, i in axes.items()})
@@ -165,47 +169,54 @@ class _Builder:
             )
         if not self.faithful and self._pruned_name(name) is None:
             raise PlanError(f"the pruned file has no {name!r}, which the plan cuts: wrong file")
-        merge = self._merge
         fill = self._zero(name, len(cut.shape))
 
         def build() -> np.ndarray:
             array = np.array(tensor.numpy())
-            if replacement is not None and merge is not None:
+            if replacement is not None and not self.faithful:
                 new = replacement.numpy()
                 for target, source in cut.selections() if cut.shape else ():
-                    array[target] = merge(array[target], new[source])
+                    array[target] = new[source]
             cut.mask(array, fill)
             return array
 
-        self._replace(name, tensor, build)
+        self._replace(name, tensor, self._zeroed(name, build))
 
-    @property
-    def _merge(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-        """(original, pruned) kept entries -> the reference's; None: the original's stay."""
-        if not self.faithful:
-            return lambda old, new: new
-        if self.plan.structure == "channel":
-            return None
-        # blocks and N:M patterns are zeros in the file; what is left must be the original's
-        return lambda old, new: np.where(new == 0, new, old)
+    def _zero_weights(self) -> None:
+        """The original's weights with zeros where the plan drops blocks, and the file drops weights of N:M."""
+        arrays = stored_arrays(self.pruned, [n for n in self.plan.patterns if n in self.pruned_values])
+        for name in self._patterned():
+            tensor, new = _stored(self.values[name]) or self._from_analysis(name), arrays.get(name)
+            if name in self.plan.patterns and (new is None or new.shape != tuple(tensor.shape)):
+                raise PlanError(f"the pruned file has no {name!r} of the original's shape: wrong file")
+            build = tensor.numpy if new is None else _kept_of(tensor, new)
+            self._replace(name, tensor, self._zeroed(name, build))
+
+    def _patterned(self) -> list[str]:
+        names = [*self.plan.blocks, *self.plan.patterns]
+        for name in names:
+            if name not in self.values:
+                raise PlanError(f"the plan zeroes {name!r}, which the original does not have: wrong model")
+        return names
 
     def _changed_tensors(self) -> None:
         """Weights that lost no position but may hold other numbers: trained, compensated, zeroed."""
-        for name in (*self.plan.blocks, *self.plan.patterns):
-            if name not in self.values:
-                raise PlanError(f"the plan zeroes {name!r}, which the original does not have: wrong model")
+        patterned = [n for n in self._patterned() if n not in self.plan.removed]
+        names = [n for name in patterned if (n := self._pruned_name(name)) is not None]
+        tables = [
+            n for n in names if _stored(self.pruned_values[n]) is None
+        ]  # rebuilt by the file's own nodes
+        computed = {n: ir.Tensor(a) for n, a in computed_constants(self.pruned, tables).items()}
         for new in self.pruned_values:
             name = new if new in self.values else self.plan.renamed.get(new, new)
             if name in self.plan.removed or name not in self.values:
                 continue
-            old, tensor = _stored(self.values[name]), _stored(self.pruned_values[new])
+            old, tensor = _stored(self.values[name]), computed.get(new) or _stored(self.pruned_values[new])
             if old is None or tensor is None or tuple(old.shape) != tuple(tensor.shape):
                 continue
             if old.dtype != tensor.dtype or not self._is_weight(name, old.dtype):
                 continue
-            merge = self._merge
-            assert merge is not None
-            self._replace(name, old, self._zeroed(name, _merged(merge, old, tensor)))
+            self._replace(name, old, self._zeroed(name, tensor.numpy))
 
     def _zeroed(self, name: str, build: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
         """Blocks and N:M patterns: zeros wherever the plan says so, whatever the file holds there."""
@@ -431,10 +442,9 @@ _SCALARS: dict[str, type[np.generic]] = {
 _ONNX_NAMES = {"float32": "FLOAT", "float64": "DOUBLE"}
 
 
-def _merged(
-    merge: Callable[[np.ndarray, np.ndarray], np.ndarray], old: Any, new: Any
-) -> Callable[[], np.ndarray]:
-    return lambda: merge(old.numpy(), new.numpy())
+def _kept_of(old: Any, new: np.ndarray) -> Callable[[], np.ndarray]:
+    """The original's weights where the file's are not 0."""
+    return lambda: np.where(new == 0, new, old.numpy())
 
 
 def _stored(value: ir.Value) -> Any:

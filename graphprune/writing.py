@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx
@@ -19,21 +19,40 @@ INLINE_BYTES = 256
 """Tensors up to this size stay in the model file itself (onnx_ir's default threshold)."""
 
 
-def save_model(model: ir.Model, path: Path, *, force: bool = False) -> Path:
+def save_model(
+    model: ir.Model,
+    path: Path,
+    *,
+    force: bool = False,
+    finish: Callable[[onnx.ModelProto], None] | None = None,
+    beside: Mapping[Path, Callable[[Path], bytes]] | None = None,
+) -> Path:
     """Write ``model``; weights go to ``PATH.data`` where it had external data or is too large for one file.
 
-    Raises OptionError where the target exists (unless ``force``) or cannot be written.
+    ``finish`` may change the protobuf before it is written. ``beside``: more files in the same folder, each
+    with what makes its content of the written model; all appear, or none.
+
+    Raises OptionError where a target exists (unless ``force``) or cannot be written.
     """
     external = _needs_external(model)
-    targets = [path, Path(f"{path}.data")] if external else [path]
+    others = dict(beside or {})
+    targets = [path, *([Path(f"{path}.data")] if external else []), *others]
     _check_free(targets, force)
 
     def write(folder: Path) -> None:
+        written = folder / path.name
         if external:
             _load_small(model)
-            ir.save(model, folder / path.name, external_data=f"{path.name}.data")
+            ir.save(model, written, external_data=f"{path.name}.data")
+            proto = onnx.load(written, load_external_data=False) if finish else None
         else:
-            (folder / path.name).write_bytes(to_proto(model).SerializeToString())
+            proto = to_proto(model)
+        if proto is not None:
+            if finish is not None:
+                finish(proto)
+            written.write_bytes(proto.SerializeToString())
+        for target, content in others.items():
+            (folder / target.name).write_bytes(content(written))
 
     _write_all(targets, write)
     return path

@@ -1,20 +1,28 @@
-"""Weights zeroed by blocks or N:M patterns: the file, its plan, and the proof."""
+"""Weights zeroed by blocks or N:M patterns: the file, what it can lose besides, its plan, and the proof."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.analysis import Analysis
 from graphprune.choosing import PruneOptions
+from graphprune.contractions import contraction_weights
 from graphprune.errors import FidelityError
+from graphprune.freeing import free_channels
 from graphprune.models import Model
-from graphprune.plan import Plan
+from graphprune.patterning import selected_weights
+from graphprune.planning import describe
 from graphprune.proof import verify_models
 from graphprune.pruning import Pruned, analyze
+from graphprune.surgery import apply
 from graphprune.writeback import stored_arrays, with_tensors
+
+NAMED = 4
+"""Weights that a note names."""
 
 
 def zero_weights(
@@ -24,31 +32,67 @@ def zero_weights(
     fields: Mapping[str, Any],
     options: PruneOptions,
     achieved: float,
+    *,
+    dense: Sequence[str] = (),
 ) -> Pruned:
     """Zero what ``masks`` (tensor name -> bool) drop in ``weighted``, and prove the result.
 
-    ``fields`` of the plan describe the pattern. Raises FidelityError.
+    Channels that nothing reads any more are removed too (blocks only). ``fields`` of the plan describe the
+    pattern; ``dense`` names weights that are too small for it. Raises FidelityError.
     """
     arrays = stored_arrays(weighted, masks)
-    zeroed = with_tensors(weighted, {name: arrays[name] * mask for name, mask in masks.items()})
-    analysis = analyze(weighted, source.name, options, source.notes)
-    total = analysis.cost.total_params
-    gone = sum(int(m.size - np.count_nonzero(m)) for m in masks.values())
-    macs = analysis.cost.total_macs
-    plan = Plan(
+    kept = {name: np.where(mask, arrays[name], 0).astype(arrays[name].dtype) for name, mask in masks.items()}
+    zeroed = with_tensors(weighted, kept)
+    analysis = analyze(zeroed, source.name, options, source.notes)
+    if dense:
+        analysis.notes.append(_left_dense(dense, options))
+    alive = analysis.everything
+    if options.structure == "block":
+        blocks = {name: entry["shape"] for name, entry in fields["blocks"].items()}
+        alive = free_channels(
+            zeroed, analysis, blocks, excluded=_excluded(analysis, options), multiple_of=options.multiple_of
+        )
+    surgery = apply(zeroed, analysis.coupling, alive)
+    cost = analysis.cost
+    left = cost.params(alive)
+    gone = analysis.coupling.removable & ~alive
+    channels = int(analysis.groups.producers[gone].sum())
+    plan = describe(
+        analysis.coupling,
+        alive,
+        surgery,
         source_sha256=source.sha256(),
         method=options.method,
         seed=options.seed,
         weights="original" if weighted is source.ir else "trained",
         budget={"kind": "sparsity", "requested": options.budget.requested, "achieved": achieved},
-        params={"before": total, "after": total - gone},
-        macs={"before": macs, "after": macs},
+        params={"before": cost.total_params, "after": left - _zeros(surgery.model, masks)},
+        macs={"before": cost.total_macs, "after": cost.macs(alive)},
+        freed={"channels": channels, "params": cost.total_params - left},
         **fields,
     )
-    fidelity = verify_models(source.ir, zeroed, plan, input_shapes=options.input_shapes)
+    fidelity = verify_models(source.ir, surgery.model, plan, input_shapes=options.input_shapes)
     plan.fidelity = fidelity.to_dict()
     if not fidelity.holds:
         raise FidelityError(
             f"{fidelity.message}: this is a bug in graphprune, nothing was written, please report it"
         )
-    return Pruned(zeroed, plan, fidelity, analysis, 0)
+    return Pruned(surgery.model, plan, fidelity, analysis, channels)
+
+
+def _zeros(model: ir.Model, masks: Mapping[str, np.ndarray]) -> int:
+    """Zero weights that the file still stores."""
+    stored = stored_arrays(model, [n for n in masks if n in model.graph.initializers])
+    return sum(int(a.size - np.count_nonzero(a)) for a in stored.values())
+
+
+def _excluded(analysis: Analysis, options: PruneOptions) -> set[str]:
+    """Weights that the user excluded."""
+    every = {w.value.name for w in contraction_weights(analysis.graph)}
+    return every - {w.value.name for w in selected_weights(analysis.graph, options)}
+
+
+def _left_dense(names: Sequence[str], options: PruneOptions) -> str:
+    first = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    verb = "weight is" if len(names) == 1 else "weights are"
+    return f"{len(names)} {verb} too small for a block of {options.block}, left dense: {first}"

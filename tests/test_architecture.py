@@ -26,8 +26,9 @@ FLOW = [
     ["coupling"],
     ["groups"],
     ["cost"],
-    ["criteria", "selection", "budget"],
+    ["criteria", "selection", "budget", "blocking", "rows"],
     ["choosing"],
+    ["patterning"],
     ["recipes"],
     ["relaxation"],
     ["methods"],
@@ -37,7 +38,11 @@ FLOW = [
     ["planning"],
     ["reference", "agreement"],
     ["proof"],
-    ["pruning"],
+    ["formats"],
+    ["pruning", "freeing"],
+    ["zeroing"],
+    ["weight_pruning"],
+    ["rewriting"],
     ["search"],
     ["training"],
     ["api"],
@@ -48,9 +53,10 @@ FLOW = [
 
 READS_ONNX_IR = {
     "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
-    "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing", "writeback",
+    "freeing", "pattern_check", "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing",
+    "writeback", "formats", "targets", "rewriting",
 }  # fmt: skip
-READS_ONNX = {"frontends", "folding", "models", "writing"}
+READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
 TRAINS = {"relaxation", "methods", "fx", "search", "training"}
 """Packages that are imported only where something is trained: they may import torch at once."""
 NEVER_AT_IMPORT = {"torch", "onnxruntime", "networkx", "onnx_graphsurgeon"}

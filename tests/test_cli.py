@@ -19,7 +19,7 @@ import graphprune.api
 from graphprune.__main__ import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("analyze", "prune", "verify")
+COMMANDS = ("analyze", "check", "prune", "rewrite", "verify")
 MAIN = command_line()  # from here on graphprune_cli can be imported
 
 

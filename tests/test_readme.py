@@ -46,16 +46,18 @@ def test_command_lines_parse(line: str) -> None:
 
 
 def test_readme_shows_every_command() -> None:
-    assert {line.split()[0] for line in COMMAND_LINES} == {"analyze", "prune", "verify"}
+    assert {line.split()[0] for line in COMMAND_LINES} == {"analyze", "check", "prune", "rewrite", "verify"}
 
 
 def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphprune.rewriting import registry as rewrites
     from graphprune.rules import registry
 
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))  # one example registers a rule
+    for table in (registry, rewrites):
+        monkeypatch.setattr(table, "_RULES", dict(table._RULES))  # examples register rules
     monkeypatch.chdir(tmp_path)
     onnx.save(small_network(), "model.onnx")
-    assert len(PYTHON_BLOCKS) == 4
+    assert len(PYTHON_BLOCKS) == 9
     for block in PYTHON_BLOCKS:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     assert Path("small.onnx").exists()
@@ -119,10 +121,11 @@ def test_numpy_and_the_plan_rebuild_the_masked_original(build: Any) -> None:
 
 def test_readme_explains_every_field() -> None:
     plan = set(Plan(source_sha256="").to_dict())
-    report = graphprune.analyze(small_network()).to_dict()
+    report = graphprune.analyze(small_network(), structure="block", block="2x2x1x1").to_dict()
     group = set(report["groups"][0]) | set(report["nodes"][0])
     fidelity = set(graphprune.prune(small_network(), sparsity=0.5).plan.fidelity) | {"module"}
-    missing = {f for f in plan | set(report) | group | fidelity if f"`{f}`" not in README}
+    pattern = set(report["patterns"]) | set(report["patterns"]["weights"][0])
+    missing = {f for f in plan | set(report) | group | fidelity | pattern if f"`{f}`" not in README}
     assert missing == set()
 
 

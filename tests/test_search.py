@@ -16,12 +16,12 @@ from graphprune import analyze
 from graphprune.api import load
 from graphprune.budget import Budget
 from graphprune.choosing import PruneOptions
+from graphprune.contractions import contraction_weights
 from graphprune.errors import BudgetError, ConversionError, OptionError
 from graphprune.search.channels import ChannelUnits, ModelCurve
 from graphprune.search.initial import input_norms
 from graphprune.search.masking import UnitMasking
 from graphprune.search.search import Search
-from graphprune.search.weights import contraction_weights
 from sample_models import export
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
@@ -99,7 +99,7 @@ def test_blocks_equal_the_file(block: str) -> None:
     assert plan.fidelity["holds"]
     assert plan.fidelity["module"] <= 1e-4
     biggest = max(np.prod(b["shape"]) for b in plan.blocks.values())
-    total = sum(w.size for w in search.masking.units.blocked) if False else search.masking.units.cost.sum()
+    total = search.masking.units.blocking.total
     assert plan.budget["achieved"] == pytest.approx(0.6, abs=biggest / total)
 
 

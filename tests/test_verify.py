@@ -178,11 +178,21 @@ def test_trained_weights_are_taken_from_the_pruned_file() -> None:
 
 def test_zeroed_blocks_are_masks_but_other_values_must_be_the_originals() -> None:
     full = chain()
-    zeroed = full | {"w3": full["w3"] * (np.arange(20).reshape(5, 4) % 3 > 0)}
-    assert check(CHAIN, full, zeroed, {"structure": "block"}).holds
+    kept = np.arange(full["w3"].size).reshape(full["w3"].shape) % 3 > 0
+    zeroed = full | {"w3": full["w3"] * kept}
+    blocks = {
+        "structure": "block",
+        "blocks": {"w3": {"shape": [1, 1], "kept": np.flatnonzero(kept).tolist()}},
+    }
+    found = check(CHAIN, full, zeroed, blocks)
+    assert found.holds
+    assert found.patterned == 1
     changed = zeroed | {"w3": zeroed["w3"] * np.float32(1.1)}
-    assert not check(CHAIN, full, changed, {"structure": "block"}).holds
+    assert not check(CHAIN, full, changed, blocks).holds
     assert not check(CHAIN, full, zeroed, {}).holds  # whole channels: nothing may be zeroed
+    leaked = check(CHAIN, full, full, blocks)
+    assert not leaked.holds
+    assert "'w3' has 1 non-zero weights in block (0, 0), which the plan drops" in leaked.message
 
 
 # -- groups -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from graphprune.records import Slice
 Reduce = Callable[[np.ndarray, int], np.ndarray]
 
 
-@criterion("magnitude")
+@criterion("magnitude", weights=lambda w, rng: np.square(w))
 def magnitude(groups: Groups, rng: np.random.Generator) -> np.ndarray:
     """L2 norm over all slices of a coupled channel, each relative to its tensor's mean (the default).
 
@@ -25,7 +25,7 @@ def magnitude(groups: Groups, rng: np.random.Generator) -> np.ndarray:
     return relative_norms(groups)
 
 
-@criterion("magnitude-l1")
+@criterion("magnitude-l1", weights=lambda w, rng: np.abs(w))
 def magnitude_l1(groups: Groups, rng: np.random.Generator) -> np.ndarray:
     """As magnitude, with L1 norms (Li et al. 2017, Pruning Filters for Efficient ConvNets)."""
     return relative_norms(groups, norm=_l1)

@@ -13,28 +13,34 @@ from graphprune.errors import OptionError
 from graphprune.groups import Groups
 
 Score = Callable[[Groups, np.random.Generator], np.ndarray]
+WeightScore = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A named score: ``function(groups, rng)`` -> float ``[components]``, low goes first."""
+    """A named score: ``function(groups, rng)`` -> float ``[components]``, low goes first.
+
+    ``weights(array, rng)``: importance of every weight of a tensor, same shape; a block counts the mean over its
+    weights. None: the criterion is for channels only.
+    """
 
     name: str
     function: Score
     summary: str
+    weights: WeightScore | None = None
 
 
 _CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str) -> Callable[[Score], Score]:
+def criterion(name: str, *, weights: WeightScore | None = None) -> Callable[[Score], Score]:
     """Register a criterion. Raises ValueError when the name is taken."""
 
     def register(function: Score) -> Score:
         if name in _CRITERIA:
             raise ValueError(f"there is a criterion {name!r} already")
         summary = (inspect.getdoc(function) or "").split("\n")[0]
-        _CRITERIA[name] = Criterion(name, function, summary)
+        _CRITERIA[name] = Criterion(name, function, summary, weights)
         return function
 
     return register

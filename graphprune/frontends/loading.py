@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from graphprune.errors import ModelError
+from graphprune.frontends.sparse import densified
 
 OLDEST_OPSET = 7
 
@@ -93,10 +94,7 @@ def _check_external(path: Path, name: str, tensor: ir.ExternalTensor, base: str)
 
 
 def _from_proto(proto: onnx.ModelProto, what: str, notes: list[str]) -> ir.Model:
-    if proto.graph.sparse_initializer:
-        raise ModelError(
-            f"{what} holds sparse initializers, which graphprune cannot read: store them as dense tensors first"
-        )
+    proto = densified(proto, what, notes)
     if proto.graph.quantization_annotation:
         notes.append("quantization annotations are not kept in the written file")
     try:

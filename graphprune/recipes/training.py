@@ -43,8 +43,7 @@ class TrainingOptions:
 
     data / eval_data: an .npz, a folder of images or of shards, or ``python:package.module:factory``.
     eval: a metric (accuracy, miou, ``python:...``). resize, mean, std: how images become inputs.
-    block, nm, max_layer_sparsity: of the structures block and nm. checkpoint: where the run is kept, so
-    that ``resume`` can go on from it.
+    checkpoint: where the run is kept, so that ``resume`` can go on from it.
     """
 
     data: str
@@ -54,9 +53,6 @@ class TrainingOptions:
     resize: tuple[int, int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    block: str = "16x8x1x1"
-    nm: str = "2:4"
-    max_layer_sparsity: float = 0.98
     checkpoint: Path | None = None
     resume: bool = False
     watcher: Watcher | None = None

@@ -5,12 +5,13 @@
 Importing this package imports torch.
 """
 
+from graphprune.hard_topk import hard_topk
 from graphprune.relaxation.budgets import MonotoneBudget, soft_budget
-from graphprune.relaxation.hard import hard_topk, undecided
 from graphprune.relaxation.root import Threshold
 from graphprune.relaxation.rows import soft_topk_rows
 from graphprune.relaxation.threshold import solve_threshold
 from graphprune.relaxation.topk import soft_topk
+from graphprune.relaxation.undecided import undecided
 
 __all__ = [
     "MonotoneBudget",

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from graphprune.relaxation.checks import ROUNDING, check_scores, check_temperature
+from graphprune.hard_topk import ROUNDING
+from graphprune.relaxation.checks import check_scores, check_temperature
 from graphprune.relaxation.root import Threshold, find_root
 
 _CLOSE = 1e-10

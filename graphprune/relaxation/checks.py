@@ -6,9 +6,6 @@ import math
 
 import torch
 
-ROUNDING = 1e-9
-"""A budget computed as a share of the total may miss 0 or the total by this share of it."""
-
 _PART = 2**15
 
 
@@ -54,14 +51,3 @@ def check_cost(cost: torch.Tensor | None, x: torch.Tensor) -> float:
         raise ValueError("some costs are negative or not finite: give what each unit costs, at least 0")
     # In parts: several times as quick as sum(dtype=torch.float64) over float32.
     return math.fsum(float(cost[i : i + _PART].double().sum()) for i in range(0, cost.numel(), _PART))
-
-
-def check_budget(budget: float, total: float) -> float:
-    """The budget, moved onto 0 or ``total`` where only rounding puts it outside.
-
-    Raises ValueError outside [0, total].
-    """
-    slack = ROUNDING * total
-    if not -slack <= budget <= total + slack:
-        raise ValueError(f"a budget of {budget:g} is out of reach: give one from 0 to {total:g}, the total")
-    return min(max(float(budget), 0.0), total)

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from graphprune.relaxation.checks import check_budget, check_cost, check_scores, check_temperature
+from graphprune.hard_topk import check_budget
+from graphprune.relaxation.checks import check_cost, check_scores, check_temperature
 from graphprune.relaxation.pieces import Pieces, is_long
 from graphprune.relaxation.root import Close, Root, find_root
 

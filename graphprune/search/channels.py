@@ -9,6 +9,7 @@ import numpy as np
 from graphprune.analysis import Analysis
 from graphprune.budget import ALLOCATIONS
 from graphprune.choosing import PruneOptions, choose, fixed_shares, movable, pools_of
+from graphprune.contractions import live_nodes
 from graphprune.criteria.magnitude import relative_norms, row_norms
 from graphprune.errors import BudgetError, OptionError
 from graphprune.graph import Node, Value
@@ -16,7 +17,6 @@ from graphprune.groups import Groups
 from graphprune.records import Slice
 from graphprune.search.statistics import check_mixings
 from graphprune.search.units import Gate, Hard, Section
-from graphprune.search.weights import live_nodes
 from graphprune.selection import Pool, protected
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import fx
 
+from graphprune.contractions import contraction_weights
 from graphprune.graph import Graph
 from graphprune.search.units import Units
-from graphprune.search.weights import contraction_weights
 
 JITTER = 1e-5
 """Of the spread: equal logits would converge to a share, not to 0 and 1 (theorem 2.1)."""

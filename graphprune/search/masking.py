@@ -11,11 +11,11 @@ from torch import nn
 
 from graphprune.methods.registry import TrainedMethod
 from graphprune.relaxation import undecided
+from graphprune.rows import RowWeight
 from graphprune.search.gating import insert_gates, wrap_values
 from graphprune.search.masks import Masks
 from graphprune.search.rows import RowMask, RowState
 from graphprune.search.units import Hard, Units
-from graphprune.search.weights import ContractionWeight
 
 _CLEAR = 20.0
 """Logits this many temperatures from the threshold are decided (sigmoid(-20) = 2e-9)."""
@@ -168,12 +168,12 @@ class RowMasking:
         self,
         module: torch.fx.GraphModule,
         nodes: Mapping[str, str],
-        weights: Sequence[ContractionWeight],
+        weights: Sequence[RowWeight],
         state: RowState,
     ) -> None:
         self.shared = state
-        self.rows = {w.value.name: RowMask(w, state) for w in weights}
-        self._weights = {w.value.name: nodes.get(w.value.name, "") for w in weights}
+        self.rows = {w.name: RowMask(w, state) for w in weights}
+        self._weights = {w.name: nodes.get(w.name, "") for w in weights}
         self._targets = {n.name: str(n.target) for n in module.graph.nodes if n.op == "get_attr"}
         self.module = module
         self.hard: Hard | None = None

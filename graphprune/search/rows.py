@@ -1,18 +1,15 @@
-"""Structure ``nm``: in every M consecutive inputs N weights stay; the weights themselves compete."""
+"""Structure ``nm`` while it is trained: the weights themselves compete in every group."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphprune.errors import BudgetError, OptionError
-from graphprune.graph import Graph
 from graphprune.methods.registry import TrainedMethod
-from graphprune.search.weights import ContractionWeight, contraction_weights
+from graphprune.rows import RowWeight
 
 
 @dataclass
@@ -32,10 +29,10 @@ class RowMask(nn.Module):
 
     hard: torch.Tensor
 
-    def __init__(self, weight: ContractionWeight, state: RowState) -> None:
+    def __init__(self, weight: RowWeight, state: RowState) -> None:
         super().__init__()
-        self.in_axis, self.state = weight.in_axis, state
-        self.register_buffer("hard", torch.ones(weight.shape, dtype=torch.bool))
+        self.axis, self.state = weight.axis, state
+        self.register_buffer("hard", torch.ones(weight.weight.shape, dtype=torch.bool))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Same shape as ``weight``."""
@@ -60,35 +57,13 @@ class RowMask(nn.Module):
         self.hard.copy_(self.back(mask, weight).bool())
 
     def rows(self, scores: torch.Tensor) -> torch.Tensor:
-        """``[rows, M]``: M consecutive inputs each; what is missing at the end is -inf."""
-        moved = scores.movedim(self.in_axis, -1)
+        """``[rows, M]``: M consecutive weights each; what is missing at the end is -inf."""
+        moved = scores.movedim(self.axis, -1)
         padded = F.pad(moved, (0, -moved.shape[-1] % self.state.of), value=float("-inf"))
         return padded.reshape(-1, self.state.of)
 
     def back(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The way back of ``rows``."""
-        moved = weight.movedim(self.in_axis, -1).shape
+        moved = weight.movedim(self.axis, -1).shape
         whole = moved[-1] + (-moved[-1] % self.state.of)
-        return rows.reshape(*moved[:-1], whole)[..., : moved[-1]].movedim(-1, self.in_axis)
-
-
-def row_weights(graph: Graph, of: int) -> list[ContractionWeight]:
-    """Weights with at least ``of`` inputs; the others stay dense.
-
-    So do those in which ``of`` inputs would reach into the next conv group. Raises BudgetError where no
-    weight is left.
-    """
-    every = [w for w in contraction_weights(graph) if w.inputs >= of]
-    found = [w for w in every if w.stacked == 1 or w.inputs % of == 0]
-    if not found:
-        raise BudgetError(f"no weight has {of} inputs: N:M pruning needs wider layers")
-    return found
-
-
-def parse_nm(text: str) -> tuple[int, int]:
-    """``2:4`` -> ``(2, 4)``. Raises OptionError."""
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    n, m = (int(g) for g in match.groups()) if match else (0, 0)
-    if not 0 < n < m:
-        raise OptionError(f"--nm {text!r} is not understood: write kept:of, as 2:4")
-    return n, m
+        return rows.reshape(*moved[:-1], whole)[..., : moved[-1]].movedim(-1, self.axis)

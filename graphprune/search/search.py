@@ -52,9 +52,6 @@ class Search:
         params: float | None = None,
         macs: float | None = None,
         max_steps: int = 1000,
-        block: str = "16x8x1x1",
-        nm: str = "2:4",
-        max_layer_sparsity: float = 0.98,
         batches: Iterable[Inputs] = (),
         deferred: bool = False,
         **words: Any,
@@ -84,9 +81,6 @@ class Search:
             budget,
             options,
             recipe.temp_unit == "std",
-            block=block,
-            nm=nm,
-            most=max_layer_sparsity,
         )
         self.masking: Masking = self.structure.masking
         self.begun = self.finished = False
@@ -273,7 +267,7 @@ def _shapes(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, .
 def _sort_words(words: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
     """Keyword arguments -> recipe of the search, and options for channels. Raises OptionError."""
     of_recipe = {f.name for f in fields(Recipe)} - {"max_steps"}
-    of_channels = {f.name for f in fields(PruneOptions)} - {"budget", "method"}
+    of_channels = {f.name for f in fields(PruneOptions)} - {"budget", "method", "structure"}
     for word in words:
         if word not in of_recipe | of_channels:
             raise OptionError(f"unknown option {word!r}: {hint(word, of_recipe | of_channels)}")

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.budget import Budget
-from graphprune.choosing import PruneOptions
-from graphprune.errors import OptionError
+from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.fx.importer import Imported
+from graphprune.graph import Value
 from graphprune.methods import TrainedMethod
 from graphprune.models import Model
+from graphprune.patterning import blocking_of, rows_of
 from graphprune.pruning import Pruned, analyze, cut
-from graphprune.search.blocks import BlockUnits, parse_block
+from graphprune.rows import RowWeight, plan_fields
+from graphprune.search.blocks import BlockUnits
 from graphprune.search.channels import ChannelUnits
 from graphprune.search.masking import Masking, RowMasking, UnitMasking
-from graphprune.search.rows import RowState, parse_nm, row_weights
+from graphprune.search.rows import RowState
 from graphprune.zeroing import zero_weights
-
-STRUCTURES = ("channel", "block", "nm")
 
 
 class Structure(Protocol):
@@ -73,17 +72,12 @@ class BlockStructure:
     def write(self, weighted: ir.Model) -> Pruned:
         """Raises FidelityError where the result does not equal the masked model."""
         assert self.masking.hard is not None
-        keep = self.masking.hard.keep
-        blocks = {
-            b.weight.value.name: {
-                "shape": list(b.block),
-                "kept": np.flatnonzero(keep[b.first : b.first + b.count]).tolist(),
-            }
-            for b in self.units.blocked
-        }
-        fields = {"structure": "block", "blocks": blocks}
-        achieved = self.masking.hard.achieved
-        return zero_weights(self.source, weighted, self.units.masks(keep), fields, self.options, achieved)
+        keep, achieved = self.masking.hard.keep, self.masking.hard.achieved
+        blocking = self.units.blocking
+        masks, fields = blocking.masks(keep), blocking.plan_fields(keep)
+        return zero_weights(
+            self.source, weighted, masks, fields, self.options, achieved, dense=blocking.dense
+        )
 
 
 @dataclass(eq=False)
@@ -93,18 +87,13 @@ class RowStructure:
     source: Model
     masking: RowMasking
     options: PruneOptions
+    rows: Sequence[RowWeight]
     name: str
 
     def write(self, weighted: ir.Model) -> Pruned:
         """Raises FidelityError where the result does not equal the masked model."""
         assert self.masking.hard is not None
-        shared = self.masking.shared
-        patterns = {
-            name: {"keep": shared.keep, "of": shared.of, "axis": row.in_axis}
-            for name, row in self.masking.rows.items()
-        }
-        fields = {"structure": "nm", "patterns": patterns}
-        hard = self.masking.hard
+        hard, fields = self.masking.hard, plan_fields(self.rows)
         return zero_weights(self.source, weighted, hard.decision, fields, self.options, hard.achieved)
 
 
@@ -116,30 +105,20 @@ def structure_of(
     budget: Mapping[str, float | None],
     words: Mapping[str, Any],
     relative: bool,
-    *,
-    block: str,
-    nm: str,
-    most: float,
 ) -> Structure:
     """Cut ``source`` into units and put their masks into ``imported.module``.
 
     ``budget``: sparsity, params and macs, of which one is given (none for nm). ``relative``: temperatures
-    are in standard deviations. ``most``: no weight loses a larger share of its blocks.
+    are in standard deviations.
 
     Raises OptionError, BudgetError.
     """
-    given = {k: v for k, v in budget.items() if v is not None}
-    if name not in STRUCTURES:
-        raise OptionError(f"unknown structure {name!r}: use one of {', '.join(STRUCTURES)}")
-    if name == "nm" and given:
-        raise OptionError(f"--{next(iter(given))} does not go with --structure nm: N:M fixes the share")
-    if name != "nm" and len(given) != 1:
-        raise OptionError("give exactly one of --sparsity, --params and --macs")
-    if name == "block" and "sparsity" not in given:
-        raise OptionError("--structure block takes --sparsity: the share of the weights to zero")
-    kind, requested = next(iter(given.items())) if given else ("sparsity", 0.0)
+    nm = str(words.get("nm", PruneOptions.nm))
     options = PruneOptions(
-        **{"allocation": "global", **words, "budget": Budget(kind, requested), "method": method.name}
+        **{"allocation": "global", **words},
+        structure=name,
+        budget=requested_budget(name, nm, budget),
+        method=method.name,
     )
     module, nodes = imported.module, imported.nodes
     if name == "channel":
@@ -149,12 +128,11 @@ def structure_of(
             source, UnitMasking(module, nodes, channels, np.zeros(channels.size), method), options
         )
     if name == "block":
-        blocks = BlockUnits(imported.graph, parse_block(block), requested, max_layer_sparsity=most)
-        blocks.harden(blocks.scores())
+        blocks = BlockUnits(blocking_of(imported.graph, options))
+        blocks.harden(blocks.scores(Value.array))
         masking = UnitMasking(module, nodes, blocks, np.zeros(blocks.size), method)
-        return BlockStructure(source, masking, options, blocks, f"block {block}")
-    keep, of = parse_nm(nm)
-    weights = row_weights(imported.graph, of)
+        return BlockStructure(source, masking, options, blocks, f"block {options.block}")
+    rows = rows_of(imported.graph, options)
+    keep, of = rows[0].keep, rows[0].of
     state = RowState(method, keep, of, relative=relative)
-    options = replace(options, budget=Budget("sparsity", 1 - keep / of))
-    return RowStructure(source, RowMasking(module, nodes, weights, state), options, f"nm {nm}")
+    return RowStructure(source, RowMasking(module, nodes, rows, state), options, rows, f"nm {options.nm}")

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from graphprune.budget import Budget
+from graphprune.contractions import depthwise_weights, output_weights
 from graphprune.errors import Interrupted, OptionError, TrainingError
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
 from graphprune.recipes.training import Progress
 from graphprune.search.search import Search
-from graphprune.search.weights import depthwise_weights, output_weights
 from graphprune.training.augment import draw, move, move_labels
 from graphprune.training.averaging import Average
 from graphprune.training.checkpoint import load_checkpoint, save_checkpoint

@@ -59,9 +59,6 @@ class _Run:
         self.search = Search(
             model,
             deferred=True,
-            block=options.block,
-            nm=options.nm,
-            max_layer_sparsity=options.max_layer_sparsity,
             input_shapes=shapes,
             **words,
             **{k: v for k, v in vars(recipe).items() if k != "max_steps"},

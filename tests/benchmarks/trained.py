@@ -1,7 +1,7 @@
 """Accuracy of trained masks on networks of others, over seeds: the figures of README, "Trained masks".
 
     python -m tests.benchmarks.trained                    # runs what is missing, then prints the table
-    python -m tests.benchmarks.trained --seeds 0 --models tutorial --epochs 1
+    python -m tests.benchmarks.trained --models resnet20 --structure block --sparsity 0.7 0.9 --recipes smart-plus
 
 10,000 unlabelled CIFAR-10 training images, the original network as the teacher, 4 + 4 epochs (smart-plus: its own
 3 + 5); accuracy on the 10,000 test images. ``--validate`` measures on 5,000 other training images instead: settings
@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--sparsity", nargs="+", type=float)
+    parser.add_argument("--structure", default="channel", choices=("channel", "block"))
+    parser.add_argument("--block", default="16x8x1x1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--multiple-of", type=int, default=None)
     parser.add_argument("--images", type=int, default=10_000, help="training images")
@@ -60,9 +62,10 @@ def main() -> None:
     asked = parser.parse_args()
     asked.results.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for model, sparsity in ROWS:
-            if model not in asked.models or (asked.sparsity and sparsity not in asked.sparsity):
-                continue
+        wanted = [r for r in ROWS if r[0] in asked.models and r[1] in (asked.sparsity or [r[1]])]
+        if asked.structure == "block":
+            wanted = [(m, s) for m in asked.models for s in asked.sparsity or [0.7]]
+        for model, sparsity in wanted:
             for seed in asked.seeds:
                 for recipe in asked.recipes:
                     if recipe == "magnitude" and seed:
@@ -77,6 +80,8 @@ def main() -> None:
                         "measured_on": "validation" if asked.validate else "test",
                         "set": asked.set,
                     }
+                    if asked.structure == "block":
+                        key |= {"structure": "block", "block": asked.block}
                     if not any(all(row.get(k) == v for k, v in key.items()) for row in rows(asked.results)):
                         row = run(key, images(model, asked.images, asked.validate, Path(folder)))
                         with asked.results.open("a") as file:
@@ -115,7 +120,8 @@ def run(key: dict, data: tuple[Path, Path]) -> dict:
     """One row."""
     path = MODELS[key["model"]][0]
     start = time.perf_counter()
-    common = {"sparsity": key["sparsity"], "multiple_of": key["multiple_of"], "seed": key["seed"]}
+    same = ("sparsity", "multiple_of", "seed", "structure", "block")
+    common = {name: key[name] for name in same if name in key}
     if key["recipe"] == "magnitude":
         result = graphprune.prune(path, **common)
         metrics = {"one-shot": accuracy(result, data[1])}
@@ -200,6 +206,8 @@ def show(found: list[dict]) -> None:
             row["sparsity"],
             row["recipe"],
             row["multiple_of"],
+            row.get("images"),
+            row.get("block", "channel"),
             *row["set"],
         )
         groups.setdefault(key, []).append(row)

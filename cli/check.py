@@ -1,0 +1,86 @@
+"""``graphprune check``: does a file, as it is written, fit an accelerator?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from . import options, output
+from .output import Column, plural
+
+if TYPE_CHECKING:
+    from graphprune.targets.findings import CheckReport, Finding
+
+FAILED = 1
+
+
+def check(
+    model: options.ModelArgument,
+    target: options.RequiredTarget,
+    json: options.JsonOption = None,
+    input_shape: options.InputShapeOption = None,
+) -> None:
+    """List what in MODEL does not fit an accelerator: operators, channel counts, blocks, N:M groups.
+
+    Reads the written numbers, and of the plan beside MODEL which weights are meant to be sparse.
+
+    Exit code 0: it fits. 1: it does not. 2: there is no usable model or target.
+
+    \b
+    Examples:
+      graphprune check model.onnx --target npu-16x8
+      graphprune check model.pruned.onnx --target tensorrt-2to4 --json -
+      graphprune check model.onnx --target my-chip.toml
+    """
+    shapes = options.input_shapes(input_shape)
+    described = [Path(target)] if target.endswith(".toml") else []
+    options.check_json_target(json, model, *described)
+    from graphprune.targets.checking import check as compare
+
+    report = compare(model, target, input_shapes=shapes)
+    if json is not None:
+        output.data(report.to_dict(), json)
+    if json != "-":
+        show(report)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+def show(report: CheckReport) -> None:
+    """The report for people: every failure, and notes gathered by what they say."""
+    verdict = f"does not fit: {plural(len(report.failures), 'failure')}" if report.failures else "fits"
+    output.facts([("model", report.model), ("target", report.target), ("verdict", verdict)])
+    output.table(
+        "What does not fit",
+        [
+            Column("name", flexible=True),
+            Column("rule"),
+            Column("what", flexible=True),
+            Column("detail"),
+            Column("what to do", flexible=True),
+        ],
+        [(f.name or "-", f.rule, f.sentence, f.detail, f.advice) for f in report.failures],
+    )
+    output.table(
+        "Notes",
+        [Column("rule"), Column("what", flexible=True), Column("where", flexible=True)],
+        _gathered(report.notes),
+    )
+
+
+def _gathered(notes: tuple[Finding, ...]) -> list[tuple[str, str, str]]:
+    """Notes of one rule that begin alike, with the first names that they are about; --json has them all."""
+    found: dict[tuple[str, str], list[Finding]] = {}
+    for note in notes:
+        found.setdefault((note.rule, note.sentence), []).append(note)
+    return [
+        (rule, sentence if len(same) > 1 else same[0].text, _names([f.name for f in same if f.name]))
+        for (rule, sentence), same in found.items()
+    ]
+
+
+def _names(names: list[str]) -> str:
+    first = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return first if len(names) < 2 else f"{len(names)}: {first}"

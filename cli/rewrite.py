@@ -1,0 +1,98 @@
+"""``graphprune rewrite``: operators that an accelerator lacks become equal graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options, output
+from .output import Column, plural
+
+if TYPE_CHECKING:
+    from graphprune.rewriting.legalise import RewriteResult
+
+RuleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule", metavar="NAME", help="Apply this rule, too, whatever the target lacks. Repeatable."
+    ),
+]
+
+
+def rewrite(
+    model: options.ModelArgument,
+    target: options.TargetOption = None,
+    rule: RuleOption = None,
+    out: options.OutOption = None,
+    input_shape: options.InputShapeOption = None,
+    json: options.JsonOption = None,
+    force: options.ForceOption = False,
+) -> None:
+    """Replace what the target lacks in MODEL by equal graphs, and prove it on random inputs.
+
+    Exit code 0: the target lacks nothing any more. 1: something that it lacks is left, and named (the file
+    is written), or the proof fails (nothing is written). 2: unusable model, target or rule.
+
+    \b
+    Examples:
+      graphprune rewrite model.onnx --target npu-16x8
+      graphprune rewrite model.onnx --target npu-16x8 --input-shape input:1,3,512,1024 -o npu.onnx
+      graphprune rewrite model.onnx --rule fold-batchnorm --rule channel-shuffle
+    """
+    shapes = options.input_shapes(input_shape)
+    written = model.with_suffix(".rewritten.onnx") if out is None else out
+    options.check_json_target(json, model, written)
+    from graphprune.errors import OptionError
+    from graphprune.rewriting import rewrite as run
+
+    if options.same_file(written, model):
+        raise OptionError(f"{written} is the model itself: name another file with -o")
+    if written.is_dir():
+        raise OptionError(f"{written} is a folder: name a file with -o")
+    if not written.parent.is_dir():
+        raise OptionError(f"{written.parent} is not a folder: create it first")
+    if written.exists() and not force:  # before the work
+        raise OptionError(f"{written} exists already: use --force to replace it, or another name")
+    result = run(model, target=target, rules=tuple(rule or ()), input_shapes=shapes)
+    result.save(written, force=force)
+    if json is not None:
+        output.data({**result.to_dict(), "written": str(written)}, json)
+    if json != "-":
+        _show(result, written)
+    for sentence in result.model.notes:
+        output.note(sentence)
+    if result.lacking:
+        output.error(
+            f"{plural(len(result.lacking), 'node')} of {model.name} are left that {target} lacks: "
+            f"{', '.join(sorted({entry.op for entry in result.lacking}))}"
+        )
+        raise typer.Exit(1)
+
+
+def _show(result: RewriteResult, written: Path) -> None:
+    from graphprune.rewriting import find_rewrite_rule
+
+    proof = result.fidelity
+    output.facts(
+        [
+            ("written", str(written)),
+            ("replaced", plural(sum(result.applied.values()), "node")),
+            ("proof", ("VACUOUS: " if proof.vacuous else "holds: ") + proof.message),
+            (
+                "inputs",
+                f"{plural(proof.runs, 'random input')}, {plural(len(proof.compared), 'value')} compared",
+            ),
+        ]
+    )
+    output.table(
+        "Replaced",
+        [Column("rule"), Column("nodes", right=True), Column("what", flexible=True)],
+        [(name, str(n), find_rewrite_rule(name).summary) for name, n in result.applied.items()],
+    )
+    output.table(
+        "Left",
+        [Column("node", flexible=True), Column("operator"), Column("why", flexible=True)],
+        [(entry.node, entry.op, entry.why) for entry in result.left],
+    )

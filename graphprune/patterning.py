@@ -1,0 +1,61 @@
+"""Options -> the weights that a pattern is for, and how they are cut."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from graphprune.blocking import Blocking, parse_block
+from graphprune.choosing import PruneOptions
+from graphprune.contractions import ContractionWeight, contraction_weights
+from graphprune.errors import BudgetError, OptionError
+from graphprune.graph import Graph
+from graphprune.rows import RowWeight, parse_nm, row_weights
+
+
+def selected_weights(graph: Graph, options: PruneOptions) -> list[ContractionWeight]:
+    """Weights of contractions that --only and --exclude leave. Raises OptionError, BudgetError."""
+    found = contraction_weights(graph)
+    if not found:
+        raise BudgetError(
+            "nothing in this model can be pruned: no convolution or matrix product stores weights"
+        )
+    for pattern in (*options.only, *options.exclude, *(p for p, _ in options.ratios)):
+        if not any(_matches(w, pattern) for w in found):
+            raise OptionError(
+                f"no node or weight name matches {pattern!r}: see graphprune analyze for the names"
+            )
+    found = [
+        w
+        for w in found
+        if (not options.only or any(_matches(w, p) for p in options.only))
+        and not any(_matches(w, p) for p in options.exclude)
+    ]
+    if not found:
+        raise BudgetError("--only and --exclude leave nothing to prune: name other nodes")
+    return found
+
+
+def blocking_of(graph: Graph, options: PruneOptions) -> Blocking:
+    """The blocks of a model under ``options``. Raises OptionError, BudgetError."""
+    weights = selected_weights(graph, options)
+    ratios = {w: share for p, share in options.ratios for w in weights if _matches(w, p)}
+    return Blocking(
+        weights,
+        parse_block(options.block),
+        options.budget.requested,
+        most=options.max_layer_sparsity,
+        uniform=options.allocation == "uniform",
+        ratios=ratios,
+    )
+
+
+def rows_of(graph: Graph, options: PruneOptions) -> list[RowWeight]:
+    """The weights that take an N:M pattern under ``options``. Raises OptionError, BudgetError."""
+    if options.ratios:
+        raise OptionError("--ratio does not go with --structure nm: N:M fixes the share of every weight")
+    keep, of = parse_nm(options.nm)
+    return row_weights(selected_weights(graph, options), keep, of, options.nm_axis)
+
+
+def _matches(weight: ContractionWeight, pattern: str) -> bool:
+    return fnmatchcase(weight.node.name, pattern) or fnmatchcase(weight.value.name, pattern)
