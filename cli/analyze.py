@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import options, output
+from . import options, output, paths
 from .output import Column, number, percent, plural
 
 
@@ -23,6 +23,8 @@ def analyze(
 ) -> None:
     """Show what can be pruned in MODEL, what it costs, and why the rest must stay.
 
+    With --structure block or nm: how many blocks or N:M groups every weight has, and how sparse MODEL can get.
+
     \b
     Examples:
       graphprune analyze model.onnx
@@ -32,7 +34,7 @@ def analyze(
       graphprune analyze model.onnx --json - | jq .prunable_params
     """
     shapes = options.input_shapes(input_shape)
-    options.check_json_target(json, model)
+    paths.check_json_target(json, model)
     from graphprune import api
 
     analysis = api.analyze(

@@ -16,6 +16,7 @@ from typer.main import get_command
 from . import output
 from .analyze import analyze
 from .check import check
+from .methods import methods
 from .prune import prune
 from .rewrite import rewrite
 from .verify import verify
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (analyze, check, prune, rewrite, verify):
+for command in (analyze, check, methods, prune, rewrite, verify):
     app.command()(command)
 
 
@@ -48,15 +49,18 @@ def program(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Prune ONNX networks by whole channels, and prove that the result computes what it should.
+    """Prune ONNX networks by whole channels, weight blocks or N:M patterns, and prove the result.
 
     \b
     Examples:
       graphprune analyze model.onnx
       graphprune prune model.onnx --sparsity 0.5
       graphprune verify model.onnx model.pruned.onnx
+      graphprune rewrite model.onnx --target npu-16x8 -o npu.onnx
+      graphprune prune npu.onnx --target npu-16x8 --sparsity 0.7 -o small.onnx
+      graphprune check small.onnx --target npu-16x8
 
-    Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget.
+    Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget, 130 interrupted.
     """
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from . import options, output
+from . import options, output, paths
 from .output import Column, plural
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ def check(
     json: options.JsonOption = None,
     input_shape: options.InputShapeOption = None,
 ) -> None:
-    """List what in MODEL does not fit an accelerator: operators, channel counts, blocks, N:M groups.
+    """Say whether MODEL, as it is written, fits an accelerator: operators, channel counts, zeros, storage.
 
-    Reads the written numbers, and of the plan beside MODEL which weights are meant to be sparse.
+    Zeros are counted in the written numbers. The file's metadata and the plan beside it only say which weights
+    are meant to be sparse.
 
     Exit code 0: it fits. 1: it does not. 2: there is no usable model or target.
 
@@ -36,7 +37,7 @@ def check(
     """
     shapes = options.input_shapes(input_shape)
     described = [Path(target)] if target.endswith(".toml") else []
-    options.check_json_target(json, model, *described)
+    paths.check_json_target(json, model, *described)
     from graphprune.targets.checking import check as compare
 
     report = compare(model, target, input_shapes=shapes)
@@ -57,15 +58,15 @@ def show(report: CheckReport) -> None:
         [
             Column("name", flexible=True),
             Column("rule"),
-            Column("what", flexible=True),
+            Column("what", prose=True),
             Column("detail"),
-            Column("what to do", flexible=True),
+            Column("what to do", prose=True),
         ],
         [(f.name or "-", f.rule, f.sentence, f.detail, f.advice) for f in report.failures],
     )
     output.table(
         "Notes",
-        [Column("rule"), Column("what", flexible=True), Column("where", flexible=True)],
+        [Column("rule"), Column("what", prose=True), Column("where", flexible=True)],
         _gathered(report.notes),
     )
 

@@ -66,7 +66,7 @@ OutOption = Annotated[
         "-o",
         "--output",
         metavar="OUT",
-        help="The file to write.  [default: MODEL.pruned.onnx, or MODEL.rewritten.onnx]",
+        help="The file to write.  [default: MODEL.pruned.onnx; of rewrite: MODEL.rewritten.onnx]",
         show_default=False,
     ),
 ]
@@ -76,30 +76,41 @@ StructureOption = Annotated[
     typer.Option(
         "--structure",
         metavar="channel|block|nm",
-        help="channel: whole channels are removed. block, nm: weights are zeroed.",
+        help="channel: remove whole channels. block: zero weights in blocks. nm: keep N of every M weights.",
     ),
 ]
 BlockOption = Annotated[
-    str, typer.Option("--block", metavar="OxIxKhxKw", help="Structure block: its size; -1 is a whole axis.")
+    str,
+    typer.Option(
+        "--block",
+        metavar="OxIxKhxKw",
+        help="For --structure block: outputs x inputs x kernel of a block; -1 is a whole axis.",
+    ),
 ]
 NmOption = Annotated[
-    str, typer.Option("--nm", metavar="N:M", help="Structure nm: N of every M weights stay.")
+    str,
+    typer.Option("--nm", metavar="N:M", help="For --structure nm: N of every M consecutive weights stay."),
 ]
 NmAxisOption = Annotated[
-    str, typer.Option("--nm-axis", metavar="input|output", help="Structure nm: along which channels.")
+    str,
+    typer.Option(
+        "--nm-axis",
+        metavar="input|output",
+        help="For --structure nm: the channels along which the M weights follow one another.",
+    ),
 ]
 FormatOption = Annotated[
     str,
     typer.Option(
         "--format",
         metavar="dense-zeros|compact|sparse-initializer",
-        help="Structures block and nm: how the file stores zeros.",
+        help="How the file stores weights with blocks or N:M patterns; README, File formats, compares them.",
     ),
 ]
 _TARGET = typer.Option(
     "--target",
     metavar="NAME|FILE.toml",
-    help="The accelerator: npu-16x8, tensorrt-2to4, cpu-ort, or a TOML file that describes one.",
+    help="An accelerator: npu-16x8, tensorrt-2to4, cpu-ort, or a TOML file that describes another.",
     show_default=False,
 )
 TargetOption = Annotated[str | None, _TARGET]
@@ -107,13 +118,17 @@ RequiredTarget = Annotated[str, _TARGET]
 MaxLayerSparsityOption = Annotated[
     float,
     typer.Option(
-        "--max-layer-sparsity", metavar="S", help="Structure block: no weight loses more of itself."
+        "--max-layer-sparsity",
+        metavar="S",
+        help="For --structure block: the largest share any weight may lose.",
     ),
 ]
 SparsityOption = Annotated[
     float | None,
     typer.Option(
-        "--sparsity", metavar="S", help="Budget: share of the prunable channels (or blocks) to remove."
+        "--sparsity",
+        metavar="S",
+        help="Budget: share of the prunable channels to remove, or of the weights to zero in blocks.",
     ),
 ]
 ParamsOption = Annotated[
@@ -224,28 +239,3 @@ def multiple_of(given: str) -> int | None:
     if not (given.isascii() and given.isdigit()) or int(given) < 1:
         raise OptionError(f"--multiple-of {given!r} is not understood: give auto or a number from 1")
     return int(given)
-
-
-def check_json_target(target: str | None, *others: Path) -> None:
-    """Refuse, before any work, a ``--json`` file that cannot be written or is one of ``others``.
-
-    Raises OptionError.
-    """
-    from graphprune.errors import OptionError
-
-    if target is None or target == "-":
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise OptionError(f"--json {target} is a folder: name a file")
-    if not path.parent.is_dir():
-        raise OptionError(f"--json {target}: {path.parent} is not a folder: create it first")
-    if any(same_file(path, other) for other in others):
-        raise OptionError(f"--json {target} would replace the model: name another file")
-
-
-def same_file(first: Path, second: Path) -> bool:
-    """Whether two paths name one file, existing or not."""
-    return first.resolve() == second.resolve() or (
-        first.exists() and second.exists() and first.samefile(second)
-    )

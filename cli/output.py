@@ -16,16 +16,19 @@ UNSIZED_WIDTH = 110
 """Columns where the output is no terminal and COLUMNS is not set."""
 
 NARROWEST = 8
+NARROWEST_PROSE = 24
 """A column is not made smaller than this."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A table column. ``flexible`` ones give way, with an ellipsis, where the terminal is narrow."""
+    """A table column. Where the terminal is narrow, ``flexible`` ones give way with an ellipsis, and ``prose``
+    goes on in the next line."""
 
     title: str
     right: bool = False
     flexible: bool = False
+    prose: bool = False
 
 
 def text(line: str = "") -> None:
@@ -60,8 +63,8 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
         drawn.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=not column.prose,
+            overflow="fold" if column.prose else "ellipsis",
             width=width,
         )
     for row in content:
@@ -72,13 +75,17 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
 
 
 def _fit(widths: list[int], columns: Sequence[Column], available: int) -> list[int]:
-    """Take from the widest flexible column until the table fits."""
-    flexible = [i for i, column in enumerate(columns) if column.flexible]
-    while sum(widths) > available and flexible:
-        widest = max(flexible, key=lambda i: widths[i])
-        if widths[widest] <= NARROWEST:
+    """Take from the widest column that gives way until the table fits."""
+    least = {
+        i: NARROWEST_PROSE if column.prose else NARROWEST
+        for i, column in enumerate(columns)
+        if column.flexible or column.prose
+    }
+    while sum(widths) > available:
+        giving = [i for i, narrowest in least.items() if widths[i] > narrowest]
+        if not giving:
             break
-        widths[widest] -= 1
+        widths[max(giving, key=lambda i: widths[i])] -= 1
     return widths
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import options, output
+from . import options, output, paths
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
 from .output import Column, number, percent
@@ -93,8 +93,12 @@ def prune(
 ) -> None:
     """Prune MODEL under one budget, prove the result, write it and its plan.
 
-    Give exactly one of --sparsity, --params and --macs (none with --structure nm). The plan is OUT with
-    .onnx replaced by .plan.json. Nothing is written unless the proof holds.
+    --structure channel (the default) removes whole channels and takes exactly one of --sparsity, --params and
+    --macs; block takes --sparsity, nm takes none. Blocks and N:M patterns are zeros in weights: --format says
+    how the file stores them, and OUT.blocks.npz holds them for toolchains. --target sets the structure, its
+    pattern, --multiple-of and --format as an accelerator needs them; flags given besides win.
+
+    The plan is OUT with .onnx replaced by .plan.json. Nothing is written unless the proof holds.
 
     --method smart trains masks and weights on --data, by default with MODEL itself as the teacher, so that
     no labels are needed. Ctrl-C keeps a checkpoint (OUT.checkpoint), --resume goes on from it, and the full
@@ -106,17 +110,21 @@ def prune(
       graphprune prune model.onnx --macs 0.3 -o small.onnx --method bn-scale
       graphprune prune model.onnx --params 0.4 --exclude 'head.*' --ratio 'layer1.*=0.2'
       graphprune prune model.onnx --sparsity 0.5 --multiple-of 32 --json - | jq .params
+      graphprune prune model.onnx --structure block --block 16x8x1x1 --sparsity 0.7 --format compact
+      graphprune prune model.onnx --structure nm --nm 2:4
+      graphprune prune model.onnx --target npu-16x8 --sparsity 0.7
       graphprune prune model.onnx --sparsity 0.5 --method smart --data images.npz
       graphprune prune model.onnx --sparsity 0.7 --method smart --data photos/ --structure block --recipe smart-plus
     """
     values = asked(ctx, prune)
-    written = out if out is not None else default_output(model)
+    written = out if out is not None else paths.default_output(model, ".pruned.onnx")
     words = _words(values)
     _check_targets(model, written, force, resume, values["structure"])
-    options.check_json_target(json, model, written)
     from graphprune import api
     from graphprune.formats import check_format
+    from graphprune.plan import beside
 
+    paths.check_json_target(json, model, written, beside(written, ".blocks.npz"), Path(f"{written}.data"))
     check_format(values["format"], values["structure"])
     with Watching() as watching:
         told = _training(values, written, watching)
@@ -176,6 +184,7 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
                     f"--{name.replace('_', '-')} goes with a method that trains: give --data too"
                 )
         return None
+    from graphprune.plan import beside
     from graphprune.recipes.training import TrainingOptions
 
     return TrainingOptions(
@@ -194,6 +203,7 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
 
 def _finish_training(values: Mapping[str, Any], target: Path, told: TrainingOptions) -> None:
     """The recipe goes beside the output; the checkpoint has served."""
+    from graphprune.plan import beside
     from graphprune.recipes.recipe import write_recipe
 
     write_recipe(beside(target, ".recipe.toml"), full_recipe(values, told.recipe), force=True)
@@ -206,26 +216,15 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def beside(target: Path, ending: str) -> Path:
-    """``OUT.onnx`` -> ``OUT`` with another ending."""
-    return target.with_suffix(ending) if target.suffix == ".onnx" else Path(f"{target}{ending}")
-
-
-def default_output(model: Path) -> Path:
-    """``model.onnx`` -> ``model.pruned.onnx``."""
-    stem = model.name.removesuffix(".onnx")
-    return model.with_name(f"{stem}.pruned.onnx")
-
-
 def file_size(path: Path) -> int:
     """Bytes of a model with the weights that it keeps beside itself in ``PATH.data``."""
-    beside = Path(f"{path}.data")
-    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+    external = Path(f"{path}.data")
+    return path.stat().st_size + (external.stat().st_size if external.exists() else 0)
 
 
 def show(result: PruneResult, source: Path, target: Path, size_before: int) -> None:
     """The report for people."""
-    from graphprune.plan import plan_path
+    from graphprune.plan import beside, plan_path
 
     plan = result.plan
     files = [target, plan_path(target), *([beside(target, ".blocks.npz")] if result.layouts else [])]
@@ -278,15 +277,12 @@ def freed(result: PruneResult) -> list[tuple[str, str]]:
 def _check_targets(model: Path, target: Path, force: bool, resume: bool, structure: str) -> None:
     """Refuse, before any work, what could not be written. Raises OptionError."""
     from graphprune.errors import OptionError
-    from graphprune.plan import plan_path
+    from graphprune.plan import beside, plan_path
 
-    if target.is_dir():
-        raise OptionError(f"{target} is a folder: name a file with -o")
-    if not target.parent.is_dir():
-        raise OptionError(f"{target.parent} is not a folder: create it first")
+    paths.check_output(target)
     if force:
         return
-    if options.same_file(model, target):
+    if paths.same_file(model, target):
         raise OptionError(f"{target} is the model itself: name another file with -o, or use --force")
     checkpoint = beside(target, ".checkpoint")
     if checkpoint.exists() and not resume:
@@ -294,6 +290,4 @@ def _check_targets(model: Path, target: Path, force: bool, resume: bool, structu
             f"{checkpoint} is left from an interrupted run: use --resume to go on, or --force to begin again"
         )
     sidecar = () if structure == "channel" else (beside(target, ".blocks.npz"),)
-    for path in (target, plan_path(target), *sidecar):
-        if path.exists():
-            raise OptionError(f"{path} exists already: use --force to replace it, or -o for another name")
+    paths.check_free(target, plan_path(target), *sidecar)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options, output
+from . import options, output, paths
 from .output import Column, plural
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 RuleOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--rule", metavar="NAME", help="Apply this rule, too, whatever the target lacks. Repeatable."
+        "--rule",
+        metavar="NAME",
+        help="Apply this rule whatever the target lacks (a wrong name lists all). Repeatable.",
     ),
 ]
 
@@ -30,7 +32,9 @@ def rewrite(
     json: options.JsonOption = None,
     force: options.ForceOption = False,
 ) -> None:
-    """Replace what the target lacks in MODEL by equal graphs, and prove it on random inputs.
+    """Replace operators that an accelerator lacks by equal graphs, and prove that MODEL computes the same.
+
+    Give a --target, or rules with --rule, or both. Rewrite first, then prune.
 
     Exit code 0: the target lacks nothing any more. 1: something that it lacks is left, and named (the file
     is written), or the proof fails (nothing is written). 2: unusable model, target or rule.
@@ -42,19 +46,16 @@ def rewrite(
       graphprune rewrite model.onnx --rule fold-batchnorm --rule channel-shuffle
     """
     shapes = options.input_shapes(input_shape)
-    written = model.with_suffix(".rewritten.onnx") if out is None else out
-    options.check_json_target(json, model, written)
+    written = paths.default_output(model, ".rewritten.onnx") if out is None else out
+    paths.check_json_target(json, model, written)
     from graphprune.errors import OptionError
     from graphprune.rewriting import rewrite as run
 
-    if options.same_file(written, model):
+    if paths.same_file(written, model):
         raise OptionError(f"{written} is the model itself: name another file with -o")
-    if written.is_dir():
-        raise OptionError(f"{written} is a folder: name a file with -o")
-    if not written.parent.is_dir():
-        raise OptionError(f"{written.parent} is not a folder: create it first")
-    if written.exists() and not force:  # before the work
-        raise OptionError(f"{written} exists already: use --force to replace it, or another name")
+    paths.check_output(written)
+    if not force:
+        paths.check_free(written)
     result = run(model, target=target, rules=tuple(rule or ()), input_shapes=shapes)
     result.save(written, force=force)
     if json is not None:
@@ -88,11 +89,11 @@ def _show(result: RewriteResult, written: Path) -> None:
     )
     output.table(
         "Replaced",
-        [Column("rule"), Column("nodes", right=True), Column("what", flexible=True)],
+        [Column("rule"), Column("nodes", right=True), Column("what", prose=True)],
         [(name, str(n), find_rewrite_rule(name).summary) for name, n in result.applied.items()],
     )
     output.table(
         "Left",
-        [Column("node", flexible=True), Column("operator"), Column("why", flexible=True)],
+        [Column("node", flexible=True), Column("operator"), Column("why", prose=True)],
         [(entry.node, entry.op, entry.why) for entry in result.left],
     )

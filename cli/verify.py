@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import options, output
+from . import options, output, paths
 
 if TYPE_CHECKING:
     from graphprune.proof import Fidelity
@@ -19,6 +19,8 @@ def verify(
 ) -> None:
     """Rebuild the masked ORIGINAL from PRUNED and its plan, and compare the two on random inputs.
 
+    The zeros of blocks and N:M patterns are counted in PRUNED as it is written.
+
     Exit code 0: they agree. 1: they do not. 2: there is no usable plan or model.
 
     \b
@@ -27,7 +29,7 @@ def verify(
       graphprune verify model.onnx small.onnx --plan plans/small.plan.json
     """
     shapes = options.input_shapes(input_shape)
-    options.check_json_target(json, original, pruned)
+    paths.check_json_target(json, original, pruned)
     from graphprune import api
     from graphprune.errors import FidelityError
 

@@ -5,6 +5,7 @@
 >>> result.save("small.onnx")                                 # doctest: +SKIP
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from graphprune.api import Model, PruneResult, TrainingOptions, analyze, load, prune, verify
@@ -59,22 +60,16 @@ __all__ = [
 ]
 
 
+_LAZY = {
+    "Search": "graphprune.search.search",
+    "check": "graphprune.targets.checking",
+    "load_blocks": "graphprune.sidecar",
+    "rewrite": "graphprune.rewriting.legalise",
+}
+"""Public names whose modules are imported when they are asked for: ``Search`` alone needs seconds for torch."""
+
+
 def __getattr__(name: str) -> Any:
-    """``Search`` needs torch, which takes seconds to import: only those who ask for it wait."""
-    if name == "Search":
-        from graphprune.search.search import Search
-
-        return Search
-    if name == "load_blocks":
-        from graphprune.sidecar import load_blocks
-
-        return load_blocks
-    if name == "check":
-        from graphprune.targets.checking import check
-
-        return check
-    if name == "rewrite":
-        from graphprune.rewriting.legalise import rewrite
-
-        return rewrite
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

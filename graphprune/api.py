@@ -101,7 +101,7 @@ def prune(
     Raises BudgetError where the budget is out of reach.
     """
     from graphprune.choosing import PruneOptions, requested_budget
-    from graphprune.criteria import all_criteria
+    from graphprune.criteria import all_criteria, find_criterion
     from graphprune.pruning import prune_channels
     from graphprune.weight_pruning import prune_weights
 
@@ -132,7 +132,7 @@ def prune(
         method,
         **common,
         seed=seed,
-        allocation=allocation or "uniform",
+        allocation=allocation or find_criterion(method).allocation,
     )
     model = load(source)
     if structure == "channel":
@@ -146,20 +146,19 @@ def prune(
 def _train(source: Any, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
     """Prune with a method that trains. Raises OptionError for an unknown one, or without data."""
     from graphprune.criteria import all_criteria
+    from graphprune.methods import all_trained
 
     method = words["method"]
-    try:
-        from graphprune.methods import all_trained
-        from graphprune.training.run import train
-    except ImportError as error:
-        if error.name != "torch":
-            raise
-        known = hint(method, all_criteria(), "methods that train need PyTorch: pip install torch")
-        raise OptionError(f"unknown method {method!r}: {known}") from None
     if method not in all_trained():
         raise OptionError(f"unknown method {method!r}: {hint(method, [*all_criteria(), *all_trained()])}")
     if training is None:
         raise OptionError(f"--method {method} trains: give it inputs with --data (labels are not needed)")
+    try:
+        from graphprune.training.run import train
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise OptionError(f"--method {method} trains, which needs PyTorch: pip install torch") from None
     return train(source, replace(training, recipe=replace(training.recipe, seed=seed)), **words)
 
 

@@ -13,10 +13,10 @@ from graphprune.contractions import ContractionWeight
 from graphprune.errors import BudgetError, OptionError
 from graphprune.graph import Value
 from graphprune.hard_topk import hard_topk
+from graphprune.notation import times
+from graphprune.patterns import grid_of
 
 Read = Callable[[Value], np.ndarray]
-Importance = Callable[[np.ndarray], np.ndarray]
-"""Weights -> the importance of each, same shape."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class BlockedWeight:
             array = np.add.reduceat(array, np.arange(0, array.shape[axis], block), axis=axis)
         return array.reshape(-1)
 
+    def rows(self, array: np.ndarray) -> np.ndarray:
+        """The weights of every block, partial blocks filled up with zeros: ``[count, block volume]``."""
+        short = [(0, n * b - size) for n, b, size in zip(self.grid, self.block, array.shape, strict=True)]
+        split = [size for pair in zip(self.grid, self.block, strict=True) for size in pair]
+        parts = np.pad(array, short).reshape(split)
+        rank = array.ndim
+        return parts.transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]).reshape(self.count, -1)
+
     def expand(self, entries: np.ndarray) -> np.ndarray:
         """One number for each block ``[count]`` -> one for each weight."""
         found = entries.reshape(self.grid)
@@ -90,7 +98,8 @@ class Blocking:
         uniform: bool = False,
         ratios: Mapping[ContractionWeight, float] | None = None,
     ) -> None:
-        """Raises BudgetError where no weight holds a block, or the ratios leave no room."""
+        """Raises OptionError for a share out of range, BudgetError where no weight holds a block or the ratios
+        leave no room."""
         if not 0 <= sparsity < 1:
             raise OptionError(f"--sparsity {sparsity:g}: give a share from 0 to below 1")
         if not 0 < most <= 1:
@@ -105,11 +114,11 @@ class Blocking:
             if sizes is None:
                 self.dense.append(weight.value.name)
                 continue
-            grid = tuple(-(-n // b) for n, b in zip(weight.shape, sizes, strict=True))
+            grid = grid_of(weight.shape, sizes)
             self.blocked.append(BlockedWeight(weight, sizes, grid, first))
             first += math.prod(grid)
         if not self.blocked:
-            raise BudgetError(f"no weight holds a block of {written(block)}: give a smaller --block")
+            raise BudgetError(f"no weight holds a block of {times(block)}: give a smaller --block")
         self.size = first
         self.cost = np.concatenate([b.sizes() for b in self.blocked]).astype(np.float64)
         self.shares = self._shares(ratios or {})
@@ -138,17 +147,13 @@ class Blocking:
     def _cost(self, weights: Sequence[BlockedWeight]) -> float:
         return float(sum(self.cost[b.own].sum() for b in weights))
 
-    def importances(self, read: Read, importance: Importance) -> np.ndarray:
-        """Mean importance of every block's weights (float64): ``[units]``."""
+    def scores(self, read: Read = Value.array) -> np.ndarray:
+        """Root mean square of every block's weights (methods.md A4): float ``[units]``."""
         found = []
         for b in self.blocked:
             data = np.asarray(read(b.weight.value)).astype(np.float64)
-            found.append(b.sums(importance(data)) / b.sizes())
+            found.append(np.sqrt(b.sums(data * data) / b.sizes()))
         return np.concatenate(found)
-
-    def scores(self, read: Read = Value.array) -> np.ndarray:
-        """Root mean square of every block's weights (methods.md A4): float ``[units]``."""
-        return np.asarray(np.sqrt(self.importances(read, np.square)))
 
     def floors(self, scores: np.ndarray) -> np.ndarray:
         """The best blocks of every weight, so that none loses more than ``most``: bool ``[units]``."""
@@ -194,7 +199,7 @@ class Blocking:
             b.weight.value.name: {"shape": list(b.block), "kept": np.flatnonzero(keep[b.own]).tolist()}
             for b in self.blocked
         }
-        return {"structure": "block", "pattern": written(self.block), "blocks": blocks}
+        return {"structure": "block", "pattern": times(self.block), "blocks": blocks}
 
     def _places(self, scores: np.ndarray) -> np.ndarray:
         """How much of its own weight is at least as good as each block, negated: the same order in every
@@ -228,19 +233,3 @@ def block_sizes(weight: ContractionWeight, block: Sequence[int]) -> tuple[int, .
     if any(b > n for b, n in zip(found, whole, strict=True)):
         return None
     return None if weight.conv_groups > 1 and whole[along] % found[along] else tuple(found)
-
-
-def parse_block(text: str) -> tuple[int, ...]:
-    """``16x8x1x1`` -> ``(16, 8, 1, 1)``; -1 is a whole axis. Raises OptionError."""
-    try:
-        sizes = tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        sizes = ()
-    if not 2 <= len(sizes) <= 5 or any(s == 0 or s < -1 for s in sizes):
-        raise OptionError(f"--block {text!r} is not understood: write outputs x inputs x kernel, as 16x8x1x1")
-    return sizes + (1,) * (4 - len(sizes))
-
-
-def written(block: Sequence[int]) -> str:
-    """``(16, 8, 1, 1)`` -> ``16x8x1x1``."""
-    return "x".join(map(str, block))

@@ -14,10 +14,8 @@ from graphprune.budget import Budget, Decision, decide
 from graphprune.errors import BudgetError, OptionError
 from graphprune.groups import Group
 from graphprune.lookup import hint
-from graphprune.rows import parse_nm
+from graphprune.notation import STRUCTURES, parse_nm
 from graphprune.selection import Pool, build_pools
-
-STRUCTURES = ("channel", "block", "nm")
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,10 @@ def movable(analysis: Analysis, options: PruneOptions) -> np.ndarray:
             "nothing in this model can be pruned by whole channels: "
             + (why[0][0] if why else "it has no convolution or matrix product with stored weights")
         )
-    for pattern in (*options.only, *options.exclude, *(p for p, _ in options.ratios)):
-        if not any(_matches(g, pattern) for g in groups):
-            raise OptionError(
-                f"no node or weight name matches {pattern!r}: see graphprune analyze for the names"
-            )
+    check_patterns([_names(g) for g in groups], options)
     found = ~analysis.coupling.frozen
     for group in groups:
-        if group.prunable and not _selected(group, options):
+        if group.prunable and not is_selected(_names(group), options):
             found[group.channels] = False
     return found
 
@@ -139,18 +133,32 @@ def fixed_shares(pools: Sequence[Pool], options: PruneOptions) -> dict[int, floa
     found: dict[int, float] = {}
     for pattern, ratio in options.ratios:
         for number, pool in enumerate(pools):
-            if any(_matches(g, pattern) for g in pool.groups):
+            if any(matches(_names(g), pattern) for g in pool.groups):
                 found[number] = ratio
     return found
 
 
-def _selected(group: Group, options: PruneOptions) -> bool:
-    if options.only and not any(_matches(group, p) for p in options.only):
+def check_patterns(names: Sequence[Sequence[str]], options: PruneOptions) -> None:
+    """Raises OptionError for a glob that matches nothing; ``names``: those of every group or weight."""
+    for pattern in (*options.only, *options.exclude, *(p for p, _ in options.ratios)):
+        if not any(matches(own, pattern) for own in names):
+            raise OptionError(
+                f"no node or weight name matches {pattern!r}: see graphprune analyze for the names"
+            )
+
+
+def is_selected(names: Sequence[str], options: PruneOptions) -> bool:
+    """Whether --only and --exclude leave what is called by any of ``names``."""
+    if options.only and not any(matches(names, p) for p in options.only):
         return False
-    return not any(_matches(group, p) for p in options.exclude)
+    return not any(matches(names, p) for p in options.exclude)
 
 
-def _matches(group: Group, pattern: str) -> bool:
-    """A glob matches a group by the name of a producer node or of the weight that makes its channels."""
-    names = [n.name for n in group.producers] + list(group.weights)
+def matches(names: Sequence[str], pattern: str) -> bool:
+    """Whether a glob matches any of ``names``."""
     return any(fnmatchcase(n, pattern) for n in names)
+
+
+def _names(group: Group) -> list[str]:
+    """Of the producer nodes, and of the weights that make the channels."""
+    return [n.name for n in group.producers] + list(group.weights)

@@ -47,3 +47,8 @@ class FidelityError(GraphpruneError):
     """The pruned model does not equal the masked original: a bug of ours, nothing is written."""
 
     exit_code = 1
+
+
+def own_bug(what: str) -> FidelityError:
+    """What to raise where the result is wrong and the user can do nothing about it."""
+    return FidelityError(f"{what}: this is a bug in graphprune, nothing was written, please report it")

@@ -17,11 +17,16 @@ from graphprune.analysis import Analysis
 from graphprune.contractions import ContractionWeight, contraction_weights
 from graphprune.coupling import Coupling
 from graphprune.feeds import STYLES, draw, input_specs
+from graphprune.graph import Value
+from graphprune.labels import Labels
 from graphprune.records import Slice
 from graphprune.running import Session
 
 RUNS = 3
 """Inputs on which a channel that depends on no input must be 0."""
+
+_SIZES = frozenset({"Shape", "Size"})
+"""Operators that read no numbers."""
 
 
 def free_channels(
@@ -43,7 +48,7 @@ def free_channels(
     free = coupling.removable & ~read
     idle = _idle(coupling, weights) & coupling.removable & read
     if idle.any():
-        free |= idle & _always_zero(model, analysis, weights)
+        free |= idle & _always_zero(model, analysis, idle)
     free &= ~_bound(coupling, blocks, excluded)
     grids = coupling.grids
     free &= ~grids.derived
@@ -97,14 +102,18 @@ def _idle(coupling: Coupling, weights: Sequence[ContractionWeight]) -> np.ndarra
     for s in coupling.coupler.slices:
         if (s.tensor, s.axis) in outputs:
             np.logical_or.at(busy, coupling.of(s.ids), _non_zero(s))
+    for mixing in coupling.coupler.mixings:  # statistics count the channel, 0 or not
+        busy[coupling.of(mixing.ids)] = True
     return np.asarray(found & ~busy)
 
 
-def _always_zero(model: ir.Model, analysis: Analysis, weights: Sequence[ContractionWeight]) -> np.ndarray:
-    """bool ``[components]``: 0 in every activation that a contraction reads, on every input tried."""
+def _always_zero(model: ir.Model, analysis: Analysis, idle: np.ndarray) -> np.ndarray:
+    """bool ``[components]``: 0 wherever an operator ends it (a sum reads it), on every input tried.
+
+    ``idle``: bool ``[components]``, the channels in question.
+    """
     coupling = analysis.coupling
-    operands = (v for w in weights for v in w.node.inputs[:2] if v is not None and not v.constant)
-    watched = {v: labels for v in operands if (labels := coupling.labels.get(v)) is not None}
+    watched = _ends(coupling, idle)
     zero, seen = np.ones(coupling.count, bool), np.zeros(coupling.count, bool)
     shapes = {v.name: v.shape for v in analysis.graph.inputs if v.shape is not None}
     specs = input_specs(model, analysis.graph, shapes)[-1]
@@ -112,9 +121,11 @@ def _always_zero(model: ir.Model, analysis: Analysis, weights: Sequence[Contract
         for seed in range(RUNS):
             results = session.run(draw(specs, STYLES[seed % len(STYLES)], [seed]))
             for value, labels in watched.items():
-                if value.name not in results:
-                    continue  # never seen, its channels stay
-                array = results[value.name].reshape([n for factors in labels.factors for n in factors])
+                array = results.get(value.name)
+                if array is None or array.dtype.kind != "f":  # not seen, or quantised: 0 stands elsewhere
+                    zero[_channels(coupling, labels)] = False
+                    continue
+                array = array.reshape([n for factors in labels.factors for n in factors])
                 for term in labels.terms:
                     channels = coupling.of(term).reshape(-1)
                     constant = tuple(a for a in range(array.ndim) if term.shape[a] == 1)
@@ -122,6 +133,33 @@ def _always_zero(model: ir.Model, analysis: Analysis, weights: Sequence[Contract
                     np.logical_and.at(zero, channels, ~live)
                     seen[channels] = True
     return zero & seen
+
+
+def _ends(coupling: Coupling, idle: np.ndarray) -> dict[Value, Labels]:
+    """Activations with ``idle`` channels that one of their readers does not only pass on, and their labels."""
+    makers = {node for _, node in coupling.coupler.born}
+    found = {}
+    for value, labels in coupling.labels.items():
+        if labels is None:
+            continue
+        channels = _channels(coupling, labels)
+        channels = channels[idle[channels]]
+        if value.constant or not channels.size:
+            continue
+        for node in value.consumers:
+            if node.op in _SIZES:
+                continue
+            passed = [_channels(coupling, coupling.labels.get(o)) for o in node.outputs]
+            if node in makers or not np.isin(channels, np.concatenate(passed)).all():
+                found[value] = labels
+                break
+    return found
+
+
+def _channels(coupling: Coupling, labels: Labels | None) -> np.ndarray:
+    """Distinct coupled channels of a value."""
+    terms = [coupling.of(t).reshape(-1) for t in labels.terms] if labels is not None else []
+    return np.unique(np.concatenate(terms)) if terms else np.zeros(0, np.int64)
 
 
 # -- what binds channels together ------------------------------------------------------------------------------

@@ -55,6 +55,11 @@ class Value:
         return f"Value({self.name!r}, {self.dtype}, {self.shape})"
 
 
+def operator_name(domain: str, op_type: str) -> str:
+    """``Conv``, or ``domain::Name`` outside the standard domain: how ``Node.op`` spells an operator."""
+    return op_type if domain in ("", "ai.onnx") else f"{domain}::{op_type}"
+
+
 @dataclass(eq=False, slots=True)
 class Node:
     """One operator call. ``op`` is the ONNX name, prefixed ``domain::`` outside the standard domain."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,24 +55,31 @@ def written_layouts(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
         raise PlanError(f"the plan zeroes {missing!r}, which the original does not have: wrong model")
     found: dict[str, Layout] = {}
     for name, entry in plan.blocks.items():
-        shape = shapes[name]
-        block, kept = block_sizes_of(name, shape, entry), kept_blocks(name, shape, entry)
-        for text, indices in plan.removed.get(name, {}).items():
-            axis = int(text)
-            gone = _positions(name, indices)
-            lost = np.bincount(gone // block[axis], minlength=kept.shape[axis])
-            starts = np.arange(kept.shape[axis]) * block[axis]
-            whole = lost == np.minimum(shape[axis] - starts, block[axis])
-            if (~whole & (lost > 0)).any():
-                raise PlanError(f"the plan removes a part of the blocks of {name!r}: it was changed by hand")
-            kept = np.compress(~whole, kept, axis=axis)
-            shape = (*shape[:axis], shape[axis] - gone.size, *shape[axis + 1 :])
-        if kept.size:
-            found[name] = BlockLayout(name, shape, block, kept)
+        layout = _block_layout(name, shapes[name], entry, plan.removed.get(name, {}))
+        if layout.kept.size:
+            found[name] = layout
     for name, entry in plan.patterns.items():
         keep, of, axis = row_pattern(name, len(shapes[name]), entry)
         found[name] = RowLayout(name, shapes[name], axis, keep, of)
     return found
+
+
+def _block_layout(
+    name: str, shape: tuple[int, ...], entry: Mapping[str, Any], removed: Mapping[str, Indices]
+) -> BlockLayout:
+    """The blocks of a plan's entry without those along every axis that were removed."""
+    block, kept = block_sizes_of(name, shape, entry), kept_blocks(name, shape, entry)
+    for text, indices in removed.items():
+        axis = int(text)
+        gone = _positions(name, indices)
+        lost = np.bincount(gone // block[axis], minlength=kept.shape[axis])
+        starts = np.arange(kept.shape[axis]) * block[axis]
+        whole = lost == np.minimum(shape[axis] - starts, block[axis])
+        if (~whole & (lost > 0)).any():
+            raise PlanError(f"the plan removes a part of the blocks of {name!r}: it was changed by hand")
+        kept = np.compress(~whole, kept, axis=axis)
+        shape = (*shape[:axis], shape[axis] - gone.size, *shape[axis + 1 :])
+    return BlockLayout(name, shape, block, kept)
 
 
 def _positions(name: str, indices: Indices) -> np.ndarray:

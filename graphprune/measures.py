@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,11 @@ def worst_by_name(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def worst(diffs: Mapping[str, float]) -> float:
     """The largest difference; 0 where nothing was compared."""
     return max(diffs.values(), default=0.0)
+
+
+def finite_or_none(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` with None in the place of numbers that JSON cannot hold (infinite, NaN)."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def is_vacuous(runs: Sequence[Results], compared: Iterable[str]) -> bool:

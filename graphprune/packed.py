@@ -9,6 +9,7 @@ import numpy as np
 
 from graphprune.errors import ModelError
 from graphprune.layouts import BlockLayout, Layout, RowLayout
+from graphprune.notation import LARGEST_GROUP
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +37,12 @@ class PackedBlocks:
 
     def dense(self) -> np.ndarray:
         """The weight, ``[*shape]``, with its zeros."""
-        grid, rank = self.bitmap.shape, len(self.block)
+        grid = self.bitmap.shape
         columns = math.prod(grid[1:])
         rows = np.repeat(np.arange(grid[0]), np.diff(self.indptr))
         blocks = np.zeros((math.prod(grid), *self.block), self.data.dtype)
         blocks[rows * columns + self.indices] = self.data
-        order = [axis for pair in zip(range(rank), range(rank, 2 * rank), strict=True) for axis in pair]
-        whole = blocks.reshape(*grid, *self.block).transpose(order)
+        whole = blocks.reshape(*grid, *self.block).transpose(side_by_side(len(grid)))
         whole = whole.reshape([g * b for g, b in zip(grid, self.block, strict=True)])
         return np.ascontiguousarray(whole[tuple(slice(0, n) for n in self.shape)])
 
@@ -75,6 +75,11 @@ class PackedRows:
         np.put_along_axis(groups, self.positions.astype(np.int64), self.values, axis=-1)
         lines = groups.reshape(*groups.shape[:-2], -1)[..., : self.shape[self.axis]]
         return np.ascontiguousarray(np.moveaxis(lines, -1, self.axis))
+
+
+def side_by_side(rank: int) -> list[int]:
+    """The permutation that turns ``[*grid, *block]`` into ``[grid 0, block 0, grid 1, block 1, ...]``."""
+    return [axis for pair in zip(range(rank), range(rank, 2 * rank), strict=True) for axis in pair]
 
 
 Packed = PackedBlocks | PackedRows
@@ -124,8 +129,10 @@ def _pack_blocks(array: np.ndarray, layout: BlockLayout) -> PackedBlocks:
 
 
 def _pack_rows(array: np.ndarray, layout: RowLayout) -> PackedRows:
-    if layout.of > 256:
-        raise ModelError(f"weight {layout.name!r}: groups of {layout.of} do not fit the positions' 8 bits")
+    if layout.of > LARGEST_GROUP:
+        raise ModelError(
+            f"weight {layout.name!r}: groups of {layout.of} cannot be stored, at most {LARGEST_GROUP}"
+        )
     moved = np.moveaxis(array, layout.axis, -1)
     groups = -(-moved.shape[-1] // layout.of)
     padded = np.zeros((*moved.shape[:-1], groups * layout.of), array.dtype)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
-from graphprune.blocking import Blocking, parse_block
-from graphprune.choosing import PruneOptions
+from graphprune.blocking import Blocking
+from graphprune.choosing import PruneOptions, check_patterns, is_selected, matches
 from graphprune.contractions import ContractionWeight, contraction_weights
 from graphprune.errors import BudgetError, OptionError
 from graphprune.graph import Graph
-from graphprune.rows import RowWeight, parse_nm, row_weights
+from graphprune.notation import parse_block, parse_nm
+from graphprune.rows import RowWeight, row_weights
 
 
 def selected_weights(graph: Graph, options: PruneOptions) -> list[ContractionWeight]:
@@ -19,17 +18,8 @@ def selected_weights(graph: Graph, options: PruneOptions) -> list[ContractionWei
         raise BudgetError(
             "nothing in this model can be pruned: no convolution or matrix product stores weights"
         )
-    for pattern in (*options.only, *options.exclude, *(p for p, _ in options.ratios)):
-        if not any(_matches(w, pattern) for w in found):
-            raise OptionError(
-                f"no node or weight name matches {pattern!r}: see graphprune analyze for the names"
-            )
-    found = [
-        w
-        for w in found
-        if (not options.only or any(_matches(w, p) for p in options.only))
-        and not any(_matches(w, p) for p in options.exclude)
-    ]
+    check_patterns([_names(w) for w in found], options)
+    found = [w for w in found if is_selected(_names(w), options)]
     if not found:
         raise BudgetError("--only and --exclude leave nothing to prune: name other nodes")
     return found
@@ -38,7 +28,7 @@ def selected_weights(graph: Graph, options: PruneOptions) -> list[ContractionWei
 def blocking_of(graph: Graph, options: PruneOptions) -> Blocking:
     """The blocks of a model under ``options``. Raises OptionError, BudgetError."""
     weights = selected_weights(graph, options)
-    ratios = {w: share for p, share in options.ratios for w in weights if _matches(w, p)}
+    ratios = {w: share for p, share in options.ratios for w in weights if matches(_names(w), p)}
     return Blocking(
         weights,
         parse_block(options.block),
@@ -57,5 +47,5 @@ def rows_of(graph: Graph, options: PruneOptions) -> list[RowWeight]:
     return row_weights(selected_weights(graph, options), keep, of, options.nm_axis)
 
 
-def _matches(weight: ContractionWeight, pattern: str) -> bool:
-    return fnmatchcase(weight.node.name, pattern) or fnmatchcase(weight.value.name, pattern)
+def _names(weight: ContractionWeight) -> list[str]:
+    return [weight.node.name, weight.value.name]

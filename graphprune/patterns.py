@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphprune.errors import PlanError
+
+
+def grid_of(shape: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
+    """Blocks along every axis: ceil(shape / block)."""
+    return tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
 
 
 def block_sizes_of(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> tuple[int, ...]:
@@ -22,11 +27,11 @@ def block_sizes_of(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) 
 def kept_blocks(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> np.ndarray:
     """``{"shape": block sizes along every axis, "kept": numbers of kept blocks}`` -> bool ``[grid]``.
 
-    The grid is ceil(shape / block); blocks are numbered row-major, those at the far edges may be partial.
+    Blocks are numbered row-major over ``grid_of``; those at the far edges may be partial.
     Raises PlanError.
     """
     kept = entry.get("kept")
-    grid = tuple(-(-n // b) for n, b in zip(shape, block_sizes_of(name, shape, entry), strict=True))
+    grid = grid_of(shape, block_sizes_of(name, shape, entry))
     mask = np.zeros(math.prod(grid), bool)
     numbers = np.asarray(kept if isinstance(kept, list) else [-1], dtype=object)
     if any(not isinstance(k, int) or not 0 <= k < mask.size for k in numbers.tolist()):

@@ -101,6 +101,11 @@ class Plan:
         return cls.from_dict(data)
 
 
+def beside(output: Path, ending: str) -> Path:
+    """``OUT.onnx`` -> ``OUT`` with another ending: where the files that belong to a model lie."""
+    return output.with_suffix(ending) if output.suffix == ".onnx" else Path(f"{output}{ending}")
+
+
 def plan_path(output: Path) -> Path:
     """``OUT.onnx`` -> ``OUT.plan.json``."""
-    return output.with_suffix(".plan.json") if output.suffix == ".onnx" else Path(f"{output}.plan.json")
+    return beside(output, ".plan.json")

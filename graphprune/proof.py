@@ -6,25 +6,25 @@ How two runs are judged is in ``agreement``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from graphprune.agreement import agree, run_all
-from graphprune.errors import ModelError, PlanError
-from graphprune.feeds import STYLES, InputSpec, draw, input_specs
+from graphprune.errors import PlanError
+from graphprune.feeds import input_specs
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph
 from graphprune.layouts import written_layouts
-from graphprune.measures import differences, is_vacuous, worst
+from graphprune.measures import differences, finite_or_none, is_vacuous, worst
 from graphprune.pattern_check import pattern_fault
 from graphprune.plan import Plan
 from graphprune.probes import Probes
 from graphprune.reference import build_reference
 from graphprune.running import Feed, Results, Session, first_line
+from graphprune.sampling import cannot_run, sample
 
 SINGLE_TOLERANCE = 1e-4
 """float32 and float64 models. Real networks of 10 to 150 layers differ by 1e-7 to 1e-5."""
@@ -65,9 +65,7 @@ class Fidelity:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object. A number that is not finite becomes None, which JSON can hold."""
-        return {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
-        }
+        return finite_or_none(asdict(self))
 
 
 def verify_models(
@@ -209,13 +207,11 @@ def _run_both(
     for number, specs in enumerate(candidates):
         last = number == len(candidates) - 1
         try:
-            feeds, plain = _sample(original, specs, probes.exposed, runs, seed)
+            with Session(original, probes.exposed) as session:
+                feeds, plain = sample(session.run, specs, runs, seed)
         except Exception as error:
             if last:
-                raise ModelError(
-                    f"onnxruntime cannot run the original: {first_line(error)}; "
-                    "give sizes with --input-shape, or check that the model runs"
-                ) from error
+                raise cannot_run(error) from error
             continue
         try:
             return feeds, plain, run_all(reference, feeds, probes.exposed)
@@ -225,45 +221,6 @@ def _run_both(
                     f"the masked original cannot be run: {first_line(error)}; the plan does not fit the model"
                 ) from error
     raise AssertionError("unreachable: the last candidate returns or raises")
-
-
-def _sample(
-    model: ir.Model, specs: Sequence[InputSpec], expose: Iterable[str], runs: int, seed: int
-) -> tuple[list[Feed], list[Results]]:
-    """Per run the first of STYLES (starting from another one each time) with finite results.
-
-    Raises onnxruntime's error where no style works.
-    """
-    feeds: list[Feed] = []
-    results: list[Results] = []
-    failure: Exception | None = None
-    with Session(model, expose) as session:
-        for number in range(runs):
-            accepted: tuple[Feed, Results] | None = None
-            for style in _styles(number):
-                feed = draw(specs, style, [seed, number])
-                try:
-                    found = session.run(feed)
-                except Exception as error:  # noqa: BLE001
-                    failure = failure or error
-                    continue
-                finite = all(np.isfinite(a).all() for a in found.values() if a.dtype.kind == "f")
-                if accepted is None or finite:
-                    accepted = feed, found
-                if finite:
-                    break
-            if accepted is not None:
-                feeds.append(accepted[0])
-                results.append(accepted[1])
-    if not feeds:
-        raise failure or ValueError("it has no outputs")
-    return feeds, results
-
-
-def _styles(number: int) -> tuple[str, ...]:
-    ranges = STYLES[:-1]
-    start = number % len(ranges)
-    return (*ranges[start:], *ranges[:start], STYLES[-1])
 
 
 # -- where to look --------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.budget import Decision
 from graphprune.choosing import PruneOptions, choose
-from graphprune.criteria import find_criterion
-from graphprune.errors import FidelityError, PlanError
+from graphprune.criteria import channel_scores, find_criterion
+from graphprune.errors import PlanError, own_bug
 from graphprune.plan import Plan
 from graphprune.planning import describe
 from graphprune.proof import Fidelity, verify_models
@@ -39,7 +39,8 @@ def prune_channels(
     FidelityError where the result does not equal the masked original.
     """
     analysis = analyze(model, name, options, notes)
-    scores = find_criterion(options.method).function(analysis.groups, np.random.default_rng(options.seed))
+    rng = np.random.default_rng(options.seed)
+    scores = channel_scores(analysis.groups, find_criterion(options.method), rng)
     decision = choose(analysis, options, analysis.coupling.grids.spread(scores))
     return cut(model, model, analysis, decision, options, sha256=sha256)
 
@@ -54,6 +55,18 @@ def analyze(model: ir.Model, name: str, options: PruneOptions, notes: list[str] 
         allow_inexact=options.allow_inexact,
         notes=notes,
     )
+
+
+def prove(original: ir.Model, pruned: ir.Model, plan: Plan, options: PruneOptions) -> Fidelity:
+    """The proof of our own result, recorded in ``plan``. Raises FidelityError where it fails."""
+    try:
+        fidelity = verify_models(original, pruned, plan, input_shapes=options.input_shapes)
+    except PlanError as error:  # our own plan: it cannot be the user's mistake
+        raise own_bug(str(error)) from error
+    plan.fidelity = fidelity.to_dict()
+    if not fidelity.holds:
+        raise own_bug(fidelity.message)
+    return fidelity
 
 
 def cut(
@@ -88,17 +101,7 @@ def cut(
         params={"before": cost.total_params, "after": cost.params(decision.alive)},
         macs={"before": cost.total_macs, "after": cost.macs(decision.alive)},
     )
-    try:
-        fidelity = verify_models(original, surgery.model, plan, input_shapes=options.input_shapes)
-    except PlanError as error:  # our own plan: it cannot be the user's mistake
-        raise FidelityError(
-            f"{error}: this is a bug in graphprune, nothing was written, please report it"
-        ) from error
-    plan.fidelity = fidelity.to_dict()
-    if not fidelity.holds:
-        raise FidelityError(
-            f"{fidelity.message}: this is a bug in graphprune, nothing was written, please report it"
-        )
+    fidelity = prove(original, surgery.model, plan, options)
     gone = analysis.coupling.removable & ~decision.alive
     removed = int(analysis.groups.producers[gone].sum())
     return Pruned(surgery.model, plan, fidelity, analysis, removed)

@@ -21,7 +21,7 @@ from graphprune.cutting import Cut, checked_indices
 from graphprune.errors import PlanError
 from graphprune.folding import evaluate
 from graphprune.frontends.onnx import build_graph
-from graphprune.graph import Graph, Node, Value
+from graphprune.graph import Graph, Node, Value, operator_name
 from graphprune.patterns import block_mask, nm_mask
 from graphprune.plan import Plan
 from graphprune.running import computed_constants, top_level_values
@@ -242,8 +242,7 @@ class _Builder:
     def _zero(self, name: str, rank: int) -> np.ndarray:
         """What stands for 0 in this tensor: a quantised weight's zero point, shaped to broadcast."""
         for node, index in self.values[name].uses():
-            domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}::"
-            data, zero = _ZERO_POINTS.get(domain + node.op_type, (-1, -1))
+            data, zero = _ZERO_POINTS.get(operator_name(node.domain, node.op_type), (-1, -1))
             if index != data or zero >= len(node.inputs):
                 continue
             point = node.inputs[zero]

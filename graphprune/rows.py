@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,7 @@ import numpy as np
 
 from graphprune.contractions import ContractionWeight
 from graphprune.errors import BudgetError, OptionError
-
-AXES = ("input", "output")
-"""Along which N:M groups may lie; hardware that skips zeros in a sum wants inputs."""
+from graphprune.notation import AXES
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,3 @@ def row_weights(
     if not found:
         raise BudgetError(f"no weight has {of} {along}s: N:M pruning needs wider layers")
     return found
-
-
-def parse_nm(text: str) -> tuple[int, int]:
-    """``2:4`` -> ``(2, 4)``. Raises OptionError."""
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    n, m = (int(g) for g in match.groups()) if match else (0, 0)
-    if not 0 < n < m:
-        raise OptionError(f"--nm {text!r} is not understood: write kept:of, as 2:4")
-    return n, m

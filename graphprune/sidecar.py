@@ -19,7 +19,10 @@ import ml_dtypes  # noqa: F401 - registers bfloat16 and the 8-bit floats with nu
 import numpy as np
 
 from graphprune.errors import PlanError
+from graphprune.notation import LARGEST_GROUP
 from graphprune.packed import Packed, PackedBlocks, PackedRows
+from graphprune.patterns import grid_of
+from graphprune.plan import beside
 
 KIND = "graphprune.blocks"
 VERSION = 1
@@ -27,7 +30,7 @@ VERSION = 1
 
 def blocks_path(output: Path) -> Path:
     """``OUT.onnx`` -> ``OUT.blocks.npz``."""
-    return output.with_suffix(".blocks.npz") if output.suffix == ".onnx" else Path(f"{output}.blocks.npz")
+    return beside(output, ".blocks.npz")
 
 
 def blocks_schema() -> dict[str, Any]:
@@ -184,7 +187,7 @@ class _Entry:
 def _read_blocks(e: _Entry) -> PackedBlocks:
     block = e.sizes("block")
     e.check(len(block) == len(e.shape), "block")
-    grid = tuple(-(-n // b) for n, b in zip(e.shape, block, strict=True))
+    grid = grid_of(e.shape, block)
     e.check(e.sizes("grid") == grid, "grid")
     bitmap = e.array("bitmap", np.uint8, grid)
     e.check(bool((bitmap <= 1).all()), "bitmap")
@@ -202,7 +205,7 @@ def _read_blocks(e: _Entry) -> PackedBlocks:
 def _read_rows(e: _Entry) -> PackedRows:
     axis, keep, of = (int(e.entry[key]) for key in ("axis", "keep", "of"))
     e.check(0 <= axis < len(e.shape), "axis")
-    e.check(0 < keep <= of <= 256, "keep")
+    e.check(0 < keep <= of <= LARGEST_GROUP, "keep")
     others = tuple(n for a, n in enumerate(e.shape) if a != axis)
     shape = (*others, math.ceil(e.shape[axis] / of), keep)
     positions = e.array("positions", np.uint8, shape)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.adding import add_initializer, free_name, names_of, stored_value
 from graphprune.coupling import Coupling
 from graphprune.edits import Edit, Kept, SetInput
 from graphprune.errors import FidelityError
@@ -29,21 +30,8 @@ class Surgery:
     def unique(self, name: str) -> str:
         """``name``, or with a number where a tensor or node of the model has it already."""
         if not self._taken:
-            graph = self.model.graph
-            self._taken.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
-            for node in graph:
-                self._taken.update(n for n in (node.name, *(o.name for o in node.outputs)) if n)
-        found, n = name, 1
-        while found in self._taken:
-            found, n = f"{name}_{n}", n + 1
-        self._taken.add(found)
-        return found
-
-    def store(self, value: ir.Value) -> None:
-        """Make ``value`` an initializer."""
-        self.model.graph.register_initializer(value)
-        if self.model.ir_version < 4:  # before IR 4 every initializer is a graph input too
-            self.model.graph.inputs.append(value)
+            self._taken.update(names_of(self.model))
+        return free_name(name, self._taken)
 
     _taken: set[str] = field(default_factory=set, repr=False)
 
@@ -56,11 +44,8 @@ def node_key(node: Node | ir.Node) -> str:
 def literal(done: Surgery, name: str, array: np.ndarray, purpose: str) -> ir.Value:
     """A new initializer with a name of its own."""
     unique = done.unique(name)
-    tensor = ir.Tensor(np.array(array, order="C"), name=unique)  # keeps rank 0
-    value = ir.Value(
-        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    done.store(value)
+    value = stored_value(unique, array)
+    add_initializer(done.model, value)
     done.added[unique] = purpose
     return value
 

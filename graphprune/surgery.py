@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.adding import add_initializer
 from graphprune.coupling import Coupling
 from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr
 from graphprune.errors import FidelityError
@@ -110,7 +111,7 @@ def _store_computed(done: Surgery, value: ir.Value, tensor: ir.Tensor) -> ir.Val
     if stored.type is None:
         stored.type = ir.TensorType(tensor.dtype)
     value.replace_all_uses_with(stored)
-    done.store(stored)
+    add_initializer(done.model, stored)
     return stored
 
 

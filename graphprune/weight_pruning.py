@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphprune.blocking import Importance
 from graphprune.choosing import PruneOptions
-from graphprune.criteria import find_criterion
-from graphprune.errors import OptionError
+from graphprune.criteria import block_scores, find_criterion, weight_scores
 from graphprune.frontends.onnx import build_graph
-from graphprune.graph import Value
 from graphprune.models import Model
 from graphprune.patterning import blocking_of, rows_of
 from graphprune.pruning import Pruned
@@ -23,31 +20,17 @@ def prune_weights(source: Model, options: PruneOptions) -> Pruned:
     Raises BudgetError where the budget cannot be reached, OptionError for a criterion that scores channels
     only, FidelityError where the result does not equal the masked original.
     """
-    importance = _importance(options)
+    criterion, rng = find_criterion(options.method), np.random.default_rng(options.seed)
     graph = build_graph(source.ir, options.input_shapes)
     if options.structure == "block":
         blocking = blocking_of(graph, options)
-        keep = blocking.choose(blocking.importances(Value.array, importance))
+        keep = blocking.choose(block_scores(blocking, criterion, rng))
         masks, fields = blocking.masks(keep), blocking.plan_fields(keep)
         achieved, left = blocking.achieved(keep), blocking.dense
     else:
         rows = rows_of(graph, options)
-        masks = {r.name: r.choose(importance(_data(r.weight.value))) for r in rows}
+        arrays = {r.name: np.asarray(r.weight.value.array(), np.float32) for r in rows}
+        masks = {r.name: r.choose(weight_scores(arrays[r.name], criterion, rng)) for r in rows}
         fields = plan_fields(rows)
         achieved, left = 1 - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values()), []
     return zero_weights(source, source.ir, masks, fields, options, float(achieved), dense=left)
-
-
-def _importance(options: PruneOptions) -> Importance:
-    criterion = find_criterion(options.method)
-    score = criterion.weights
-    if score is None:
-        raise OptionError(
-            f"--method {options.method} scores whole channels: with --structure {options.structure} use magnitude"
-        )
-    rng = np.random.default_rng(options.seed)
-    return lambda w: score(w, rng)
-
-
-def _data(value: Value) -> np.ndarray:
-    return np.asarray(value.array()).astype(np.float64)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.adding import add_initializer, stored_value
 from graphprune.errors import ModelError
 from graphprune.running import top_level_values
 
@@ -24,7 +25,7 @@ def with_tensors(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
     for name, array in arrays.items():
         value = values.get(name)
         if value is None:
-            raise ModelError(f"the model has no tensor {name!r} to write trained values to")
+            raise ModelError(f"the model has no tensor {name!r} to write other values to")
         node = value.producer()
         if node is None:
             assert value.const_value is not None
@@ -55,7 +56,7 @@ def stored_arrays(model: ir.Model, names: Iterable[str]) -> dict[str, np.ndarray
 
 def _tensor(name: str, array: np.ndarray, old: ir.TensorProtocol) -> ir.Tensor:
     if tuple(old.shape) != array.shape:
-        raise ModelError(f"{name!r} has shape {tuple(old.shape)}, trained values have {array.shape}")
+        raise ModelError(f"{name!r} has shape {tuple(old.shape)}, its new values have {array.shape}")
     data = array.astype(old.dtype.numpy())
     tensor = ir.Tensor(data, dtype=old.dtype, name=old.name)
     tensor.doc_string = old.doc_string
@@ -68,9 +69,8 @@ def _store(model: ir.Model, value: ir.Value, node: ir.Node, array: np.ndarray) -
     name = value.name
     assert name is not None
     value.name = f"{name}/untrained"
-    tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=name)
-    stored = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor)
+    stored = stored_value(name, array.astype(dtype.numpy()), dtype)
     value.replace_all_uses_with(stored, replace_graph_outputs=True)
-    model.graph.register_initializer(stored)
+    add_initializer(model, stored)
     if len(node.outputs) == 1:
         model.graph.remove(node, safe=True)

@@ -11,13 +11,11 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis
 from graphprune.choosing import PruneOptions
 from graphprune.contractions import contraction_weights
-from graphprune.errors import FidelityError
 from graphprune.freeing import free_channels
 from graphprune.models import Model
 from graphprune.patterning import selected_weights
 from graphprune.planning import describe
-from graphprune.proof import verify_models
-from graphprune.pruning import Pruned, analyze
+from graphprune.pruning import Pruned, analyze, prove
 from graphprune.surgery import apply
 from graphprune.writeback import stored_arrays, with_tensors
 
@@ -46,12 +44,7 @@ def zero_weights(
     analysis = analyze(zeroed, source.name, options, source.notes)
     if dense:
         analysis.notes.append(_left_dense(dense, options))
-    alive = analysis.everything
-    if options.structure == "block":
-        blocks = {name: entry["shape"] for name, entry in fields["blocks"].items()}
-        alive = free_channels(
-            zeroed, analysis, blocks, excluded=_excluded(analysis, options), multiple_of=options.multiple_of
-        )
+    alive = _alive(zeroed, analysis, fields, options)
     surgery = apply(zeroed, analysis.coupling, alive)
     cost = analysis.cost
     left = cost.params(alive)
@@ -71,13 +64,19 @@ def zero_weights(
         freed={"channels": channels, "params": cost.total_params - left},
         **fields,
     )
-    fidelity = verify_models(source.ir, surgery.model, plan, input_shapes=options.input_shapes)
-    plan.fidelity = fidelity.to_dict()
-    if not fidelity.holds:
-        raise FidelityError(
-            f"{fidelity.message}: this is a bug in graphprune, nothing was written, please report it"
-        )
+    fidelity = prove(source.ir, surgery.model, plan, options)
     return Pruned(surgery.model, plan, fidelity, analysis, channels)
+
+
+def _alive(
+    zeroed: ir.Model, analysis: Analysis, fields: Mapping[str, Any], options: PruneOptions
+) -> np.ndarray:
+    """Channels that stay, bool ``[components]``: all of them for N:M, whose groups must stay whole."""
+    if options.structure != "block":
+        return analysis.everything
+    blocks = {name: entry["shape"] for name, entry in fields["blocks"].items()}
+    excluded = _excluded(analysis, options)
+    return free_channels(zeroed, analysis, blocks, excluded=excluded, multiple_of=options.multiple_of)
 
 
 def _zeros(model: ir.Model, masks: Mapping[str, np.ndarray]) -> int:

@@ -19,7 +19,7 @@ import graphprune.api
 from graphprune.__main__ import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("analyze", "check", "prune", "rewrite", "verify")
+COMMANDS = ("analyze", "check", "methods", "prune", "rewrite", "verify")
 MAIN = command_line()  # from here on graphprune_cli can be imported
 
 
@@ -62,7 +62,8 @@ def test_help_has_examples_and_explains_every_option(command: str) -> None:
 
     result = CliRunner().invoke(app, [command, "--help"], terminal_width=100)
     assert result.exit_code == 0
-    assert f"graphprune {command} model.onnx" in result.output.split("Examples:")[1]
+    subject = "" if command == "methods" else " model.onnx"
+    assert f"graphprune {command}{subject}" in result.output.split("Examples:")[1]
 
 
 def test_commands_and_options_have_help_texts() -> None:
@@ -214,6 +215,15 @@ def test_json_on_stdout_is_the_plan_file(run: Run, model_file: Path, kind: str, 
         if w.data_type == 1
     )
     assert plan["params"]["after"] == stored
+
+
+@pytest.mark.parametrize("ending", ["small.onnx", "small.blocks.npz", "small.onnx.data"])
+def test_json_does_not_replace_what_prune_writes(run: Run, model_file: Path, ending: str) -> None:
+    out, report = model_file.with_name("small.onnx"), model_file.with_name(ending)
+    code, _, err = run("prune", model_file, "-o", out, "--structure", "nm", "--nm", "1:2", "--json", report)
+    assert code == 2
+    assert "would replace the model or its weights" in err
+    assert not out.exists()
 
 
 def test_reported_channels_are_those_that_went(run: Run, model_file: Path) -> None:
@@ -384,7 +394,8 @@ def test_usage_errors(run: Run) -> None:
     assert_refused(run(), "--help")
     assert_refused(run("shrink"), "shrink")
     for command in COMMANDS:
-        assert_refused(run(command), f"graphprune {command} --help")
+        words = ["--nonsense"] if command == "methods" else []
+        assert_refused(run(command, *words), f"graphprune {command} --help")
 
 
 def test_a_bug_keeps_its_traceback(run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from graphprune.budget import Budget, decide
 from graphprune.cost import CostModel
 from graphprune.coupling import Coupling, couple
-from graphprune.criteria import find_criterion
+from graphprune.criteria import channel_scores, find_criterion
 from graphprune.errors import BudgetError
 from graphprune.frontends.loading import load_model
 from graphprune.frontends.onnx import build_graph
@@ -59,7 +59,7 @@ def prune(original: onnx.ModelProto, seed: int, *, min_channels: int = 1) -> Cas
     model, _ = load_model(original)
     coupling = couple(build_graph(model), keep_axis=keep_axis, allow_inexact=allow_inexact)
     groups = find_groups(coupling)
-    scores = find_criterion("random").function(groups, rng)
+    scores = channel_scores(groups, find_criterion("random"), rng)
     pools = build_pools(groups, scores, movable=~coupling.frozen, multiple_of=1, min_channels=min_channels)
     cost = CostModel(coupling)
     wanted = SPARSITIES[int(rng.integers(len(SPARSITIES) - 1)) :]

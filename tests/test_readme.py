@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphprune
 from graphprune.__main__ import command_line
+from graphprune.catalog import method_table
 from graphprune.plan import Plan
 from graphprune.rules.table import operator_table
 
@@ -29,6 +30,11 @@ PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.
 def test_operator_table_is_the_generated_one() -> None:
     shown = README.split("<!-- operators: begin -->\n")[1].split("<!-- operators: end -->")[0]
     assert shown == operator_table(), "run python -m graphprune.rules.table and paste what it prints"
+
+
+def test_method_table_is_the_generated_one() -> None:
+    shown = README.split("<!-- methods: begin -->\n")[1].split("<!-- methods: end -->")[0]
+    assert shown == method_table(), "run python -m graphprune.catalog and paste what it prints"
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
@@ -46,18 +52,27 @@ def test_command_lines_parse(line: str) -> None:
 
 
 def test_readme_shows_every_command() -> None:
-    assert {line.split()[0] for line in COMMAND_LINES} == {"analyze", "check", "prune", "rewrite", "verify"}
+    assert {line.split()[0] for line in COMMAND_LINES} == {
+        "analyze",
+        "check",
+        "methods",
+        "prune",
+        "rewrite",
+        "verify",
+    }
 
 
 def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphprune.criteria import registry as criteria
     from graphprune.rewriting import registry as rewrites
     from graphprune.rules import registry
 
     for table in (registry, rewrites):
         monkeypatch.setattr(table, "_RULES", dict(table._RULES))  # examples register rules
+    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
     monkeypatch.chdir(tmp_path)
     onnx.save(small_network(), "model.onnx")
-    assert len(PYTHON_BLOCKS) == 9
+    assert len(PYTHON_BLOCKS) == 10
     for block in PYTHON_BLOCKS:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     assert Path("small.onnx").exists()

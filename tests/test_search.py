@@ -122,6 +122,17 @@ def test_rows_equal_the_file(nm: str) -> None:
             assert (np.count_nonzero(rows[..., start : start + of], axis=-1) <= keep).all()
 
 
+def test_rows_of_a_transformer(sample) -> None:
+    """2:4 in every projection of a ViT: matrices [inputs, outputs] have their groups along the inputs."""
+    search = Search(sample("vit"), structure="nm", nm="2:4", max_steps=3)
+    train_a_little(search, 3)
+    plan, _ = search.finish()
+    assert plan.fidelity["holds"]
+    assert plan.fidelity["module"] <= 1e-4
+    assert plan.fidelity["patterned"] == len(plan.patterns) > 15
+    assert plan.budget["achieved"] == pytest.approx(0.5, abs=0.001)
+
+
 def test_soft_masks_meet_the_budget_at_every_step() -> None:
     for kind in ("sparsity", "params", "macs"):
         search = Search(RESNET, **{kind: 0.4}, max_steps=20, budget_anneal=0.0, snap=0.0)

@@ -212,6 +212,51 @@ def test_channels_without_weights_go_where_they_are_zero(bias: float, activation
     assert result.plan.fidelity["max_rel_diff"] <= EXACT
 
 
+def test_channels_stay_where_a_quantised_weight_reads_them() -> None:
+    """Channels are 0 where one convolution reads them, and 1 where another does, whose weights are quantised."""
+    rng = np.random.default_rng(0)
+    a, shift = rng.standard_normal((24, 4, 1, 1)), np.ones((1, 24, 1, 1))
+    a[8:16] *= 1e-3
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["u"]),
+        helper.make_node("Conv", ["u", "b"], ["v"]),
+        helper.make_node("Add", ["u", "shift"], ["w"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["c"]),
+        helper.make_node("Conv", ["w", "c"], ["z"]),
+        helper.make_node("Add", ["v", "z"], ["y"]),
+    ]
+    weights = {"a": a, "b": rng.standard_normal((1, 24, 1, 1)), "shift": shift, "scale": np.ones(())}
+    model = network(nodes, weights, (1, 4, 6, 6))
+    model.graph.initializer.append(numpy_helper.from_array(rng.integers(1, 9, (1, 24, 1, 1), np.int8), "q"))
+    result = graphprune.prune(model, structure="block", block="8x4", sparsity=1 / 3, max_layer_sparsity=1)
+    assert result.plan.freed["channels"] == 0
+    assert result.plan.fidelity["holds"]
+
+
+@pytest.mark.parametrize("operator", ["LayerNormalization", "ReduceMean"])
+def test_channels_stay_where_statistics_count_them(operator: str) -> None:
+    """A channel of 0 still counts in a mean, also where --allow-inexact lets whole channels cross it."""
+    rng = np.random.default_rng(0)
+    a, scale = rng.standard_normal((24, 20)), np.ones(24)
+    a[8:16] *= 1e-3
+    scale[8:16] = 0
+    nodes = [helper.make_node("MatMul", ["x", "turned"], ["u"])]
+    if operator == "LayerNormalization":
+        nodes += [helper.make_node("LayerNormalization", ["u", "scale"], ["v"])]
+    else:
+        nodes += [
+            helper.make_node("ReduceMean", ["u"], ["mean"], axes=[1]),
+            helper.make_node("Mul", ["u", "mean"], ["v"]),
+        ]
+    nodes += [helper.make_node("MatMul", ["v", "b"], ["y"])]
+    weights = {"turned": a.T, "scale": scale, "b": rng.standard_normal((24, 4))}
+    model = network(nodes, weights, (3, 20))
+    words = {"block": "8x4", "sparsity": 1 / 3, "max_layer_sparsity": 1}
+    result = graphprune.prune(model, structure="block", allow_inexact=True, **words)
+    assert result.plan.freed["channels"] == 0
+    assert result.plan.fidelity["holds"]
+
+
 @pytest.mark.parametrize(("multiple_of", "first", "goes"), [(None, 4, 8), (8, 4, 0), (8, 8, 8), (16, 8, 0)])
 def test_only_whole_blocks_of_channels_go(multiple_of: int | None, first: int, goes: int) -> None:
     """Eight channels of b are unread; blocks of 4 begin at every fourth, multiples of 8 at every eighth."""
@@ -370,6 +415,7 @@ def test_ratios_and_allocation() -> None:
         ),
         ({"structure": "nm", "sparsity": 0.5}, OptionError, "N:M fixes the share"),
         ({"structure": "nm", "nm": "4:2"}, OptionError, "not understood"),
+        ({"structure": "nm", "nm": "2:300"}, OptionError, "give at most 256"),
         ({"structure": "nm", "nm": "64:128"}, BudgetError, "no weight has 128 inputs"),
         ({"structure": "nm", "nm_axis": "row"}, OptionError, "use one of input, output"),
         ({"structure": "nm", "ratios": {"*": 0.5}}, OptionError, "--ratio does not go with"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphprune.criteria.magnitude import magnitude
-from graphprune.criteria.registry import criterion
+from graphprune.criteria.registry import channel_criterion
+from graphprune.criteria.scoring import mean_over_slices
 from graphprune.errors import OptionError
 from graphprune.folding import constant_array
 from graphprune.groups import Groups
 
 
-@criterion("bn-scale")
+@channel_criterion("bn-scale", citation="Liu et al. 2017, arXiv:1708.06519")
 def bn_scale(groups: Groups, rng: np.random.Generator) -> np.ndarray:
     """|gamma| of the BatchNormalization nodes a channel passes, relative to each node's mean.
 
@@ -38,4 +38,4 @@ def bn_scale(groups: Groups, rng: np.random.Generator) -> np.ndarray:
             "--method bn-scale needs BatchNormalization nodes, and this model has none (exporters fold them "
             "into convolutions): use --method magnitude"
         )
-    return np.where(found > 0, total / np.maximum(found, 1), magnitude(groups, rng))
+    return np.where(found > 0, total / np.maximum(found, 1), mean_over_slices(groups))

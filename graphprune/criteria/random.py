@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphprune.criteria.registry import criterion
+from graphprune.criteria.registry import UnitRows, criterion
 from graphprune.groups import Groups
 
 
-@criterion("random", weights=lambda w, rng: rng.random(w.shape))
-def random(groups: Groups, rng: np.random.Generator) -> np.ndarray:
-    """Uniform random scores, reproducible by --seed."""
+def _channels(groups: Groups, rng: np.random.Generator) -> np.ndarray:
+    """One draw for each coupled channel, however many tensors it is in."""
     return rng.random(groups.coupling.count)
+
+
+@criterion("random", channels=_channels)
+def random(units: UnitRows) -> np.ndarray:
+    """Uniform random scores, reproducible by --seed."""
+    return units.rng.random(len(units.weights))

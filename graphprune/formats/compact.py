@@ -6,14 +6,14 @@ away when they load the file (https://onnx.ai/onnx/operators/onnx__Gather.html).
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.adding import add_initializer, free_name, names_of, stored_value
 from graphprune.formats.registry import MOVABLE, file_format, stored_tensor
-from graphprune.packed import Packed, PackedBlocks
+from graphprune.packed import Packed, PackedBlocks, side_by_side
 from graphprune.running import top_level_values
 
 NODE_BYTES = 400
@@ -67,12 +67,13 @@ def _is_smaller(packed: PackedBlocks) -> bool:
 
 
 class _Writer:
+    """Block tables and the nodes that spread them out, collected for ``insert``."""
+
     def __init__(self, model: ir.Model) -> None:
-        self.graph = model.graph
+        self.model, self.graph = model, model.graph
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-        self.list_inputs = model.ir_version < FIRST_OVERRIDABLE
         self.nodes: list[ir.Node] = []
-        self.taken = set(_names(model.graph))
+        self.taken = names_of(model)
 
     def can_move(self, value: ir.Value) -> bool:
         """Gather, Transpose, Reshape and Slice take bfloat16 from opset 13 on."""
@@ -82,11 +83,11 @@ class _Writer:
     def rebuild(self, value: ir.Value, packed: PackedBlocks) -> None:
         """Make the nodes that compute ``value``; the last output takes its name."""
         name, dtype = packed.name, stored_tensor(value).dtype
-        grid, block, rank = packed.bitmap.shape, packed.block, len(packed.shape)
+        grid, block = packed.bitmap.shape, packed.block
         table = np.concatenate([packed.data, np.zeros((1, *block), packed.dtype)])
         numbers = np.full(grid, len(packed.data), np.int32)  # the last block of the table is zero
         numbers[packed.bitmap] = np.arange(len(packed.data), dtype=np.int32)
-        order = [axis for pair in zip(range(rank), range(rank, 2 * rank), strict=True) for axis in pair]
+        order = side_by_side(len(packed.shape))
         padded = [g * b for g, b in zip(grid, block, strict=True)]
 
         self._release(value)
@@ -100,7 +101,7 @@ class _Writer:
             "Transpose",
             [spread],
             ir.AttrInt64s("perm", order),
-            value=(f"{name}/turned", [([*grid, *block])[axis] for axis in order], dtype),
+            value=(f"{name}/turned", [[*grid, *block][axis] for axis in order], dtype),
         )
         shape = self._stored(f"{name}/shape", np.array(padded, np.int64))
         whole = self._node("Reshape", [turned, shape], value=(f"{name}/padded", padded, dtype))
@@ -142,7 +143,7 @@ class _Writer:
     def _release(self, value: ir.Value) -> None:
         """Free the name of an initializer or of a Constant node's output."""
         if value.producer() is not None:
-            value.name = self._fresh(f"{value.name}/dense")
+            value.name = free_name(f"{value.name}/dense", self.taken)
             return
         assert value.name is not None
         if value.is_graph_input():
@@ -157,7 +158,7 @@ class _Writer:
         value: tuple[str, Sequence[int], ir.DataType],
     ) -> ir.Value:
         name, shape, dtype = value
-        name = self._fresh(name)
+        name = free_name(name, self.taken)
         node = ir.Node("", op, inputs, attributes, name=name)
         out = node.outputs[0]
         out.name, out.shape, out.type = name, ir.Shape(shape), ir.TensorType(dtype)
@@ -165,31 +166,6 @@ class _Writer:
         return out
 
     def _stored(self, name: str, array: np.ndarray, dtype: ir.DataType | None = None) -> ir.Value:
-        name = self._fresh(name)
-        tensor = ir.Tensor(array, dtype=dtype or ir.DataType.from_numpy(array.dtype), name=name)
-        value = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self.graph.register_initializer(value)
-        if self.list_inputs:  # older files have every initializer among the inputs
-            self.graph.inputs.append(value)
+        value = stored_value(free_name(name, self.taken), array, dtype)
+        add_initializer(self.model, value)
         return value
-
-    def _fresh(self, name: str) -> str:
-        candidate = next(
-            c
-            for c in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
-            if c not in self.taken
-        )
-        self.taken.add(candidate)
-        return candidate
-
-
-def _names(graph: ir.Graph) -> Iterator[str]:
-    """Every name in use, also inside sub-graphs."""
-    for inner in (graph, *graph.subgraphs()):
-        yield from (v.name for v in inner.inputs if v.name)
-        yield from inner.initializers
-        for node in inner:
-            yield node.name or ""
-            yield from (v.name for v in node.outputs if v.name)

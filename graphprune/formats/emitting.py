@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphprune.errors import FidelityError
+from graphprune.errors import own_bug
 from graphprune.formats.registry import Finish, find_format
 from graphprune.layouts import BlockLayout, Layout
+from graphprune.notation import times
 from graphprune.packed import Packed, pack, positive_zeros
 from graphprune.running import computed_constants, top_level_values
 from graphprune.sidecar import blocks_path, sidecar_bytes
@@ -93,10 +94,7 @@ def _prove(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> None:
     for name, found in (computed_constants(model, rebuilt) if rebuilt else {}).items():
         wanted = arrays[name]
         if found.shape != wanted.shape or found.tobytes() != wanted.tobytes():
-            raise FidelityError(
-                f"the file would not rebuild {name!r} bit for bit: this is a bug in graphprune, nothing was written, "
-                "please report it"
-            )
+            raise own_bug(f"the file would not rebuild {name!r} bit for bit")
 
 
 def _structure(layouts: Mapping[str, Layout]) -> str:
@@ -113,7 +111,7 @@ def _record(
     arrays: Mapping[str, np.ndarray],
 ) -> None:
     sparsity = {n: round(1 - np.count_nonzero(a) / max(a.size, 1), 4) for n, a in arrays.items()}
-    words = sorted({_words(layout) for layout in layouts.values()})
+    words = sorted({_pattern_text(layout) for layout in layouts.values()})
     model.metadata_props.update(
         {
             "graphprune.structure": emitted.structure,
@@ -124,7 +122,7 @@ def _record(
     )
 
 
-def _words(layout: Layout) -> str:
+def _pattern_text(layout: Layout) -> str:
     if isinstance(layout, BlockLayout):
-        return "x".join(str(size) for size in layout.block)
+        return times(layout.block)
     return f"{layout.keep}:{layout.of}"

@@ -69,7 +69,7 @@ def find_format(name: str) -> FileFormat:
 
 
 def all_formats() -> dict[str, FileFormat]:
-    """Every format by name."""
+    """Every format by name, the most widely read one first."""
     return dict(_FORMATS)
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from graphprune.errors import ModelError, OptionError
 from graphprune.folding import MAX_FOLDED_ELEMENTS, fold
-from graphprune.graph import Graph, Node, Value
+from graphprune.graph import Graph, Node, Value, operator_name
 
 GUESSED_SPATIAL = 224
 GUESSED_SEQUENCE = 16
@@ -200,7 +200,6 @@ class _Builder:
         return self.values[source]
 
     def _convert(self, index: int, source: ir.Node) -> Node:
-        domain = "" if source.domain in ("", "ai.onnx") else f"{source.domain}::"
         outputs = []
         for out in source.outputs:
             if out.name and out.name in self.by_name:
@@ -208,7 +207,7 @@ class _Builder:
             outputs.append(self._register(out, Value(out.name or "", dtype=dtype_name(out.dtype))))
         node = Node(
             index=index,
-            op=domain + source.op_type,
+            op=operator_name(source.domain, source.op_type),
             name=source.name or next((o.name for o in source.outputs if o.name), f"node_{index}"),
             inputs=[None if v is None else self._lookup(v) for v in source.inputs],
             outputs=outputs,

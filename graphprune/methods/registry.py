@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from graphprune.lookup import lookup
-from graphprune.relaxation import MonotoneBudget, Threshold
+
+if TYPE_CHECKING:  # the table can be read without torch
+    import torch
+
+    from graphprune.relaxation import MonotoneBudget, Threshold
 
 
 class Relax(Protocol):
@@ -36,7 +38,10 @@ class RelaxRows(Protocol):
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """A method that trains masks: how logits become soft masks, and where that was published."""
+    """A method that trains masks: how logits become soft masks, and where that was published.
+
+    data: what it needs, ``inputs`` (labels only for a loss that asks for them) or ``labels``.
+    """
 
     name: str
     summary: str
@@ -44,6 +49,8 @@ class TrainedMethod:
     relax: Relax
     relax_curve: RelaxCurve
     relax_rows: RelaxRows
+    structures: tuple[str, ...] = ("channel", "block", "nm")
+    data: str = "inputs"
 
 
 _METHODS: dict[str, TrainedMethod] = {}

@@ -8,20 +8,34 @@ every group (A5, algorithm 2).
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from graphprune.methods.registry import TrainedMethod, register
-from graphprune.relaxation import MonotoneBudget, Threshold, soft_budget, soft_topk, soft_topk_rows
+
+if TYPE_CHECKING:  # torch is imported when the first mask is made
+    import torch
+
+    from graphprune.relaxation import MonotoneBudget, Threshold
 
 
 def _relax(
     x: torch.Tensor, budget: float, tau: float, cost: torch.Tensor | None, warm: Threshold
 ) -> torch.Tensor:
+    from graphprune.relaxation import soft_topk
+
     return soft_topk(x, budget, tau, cost, warm=warm)
 
 
 def _relax_curve(x: torch.Tensor, budget: MonotoneBudget, tau: float, warm: Threshold) -> torch.Tensor:
+    from graphprune.relaxation import soft_budget
+
     return soft_budget(x, budget, tau, warm=warm)
+
+
+def _relax_rows(x: torch.Tensor, k: int, tau: float) -> torch.Tensor:
+    from graphprune.relaxation import soft_topk_rows
+
+    return soft_topk_rows(x, k, tau)
 
 
 SMART = register(
@@ -31,6 +45,6 @@ SMART = register(
         citation="SMART: separate, dynamic and differentiable pruning (arXiv:2403.19969)",
         relax=_relax,
         relax_curve=_relax_curve,
-        relax_rows=soft_topk_rows,
+        relax_rows=_relax_rows,
     )
 )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.adding import free_name, stored_value
+from graphprune.graph import operator_name
 from graphprune.rewriting.known import Known
 
 FLOATS = ("float16", "float32")
@@ -24,7 +26,7 @@ class Refused(Exception):
 
 def operator(node: ir.Node) -> str:
     """The operator as ``graph.Node.op`` spells it: ``domain::Name`` outside the standard domain."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+    return operator_name(node.domain, node.op_type)
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
@@ -120,10 +122,7 @@ class Context:
 
     def constant(self, array: np.ndarray, name: str = "constant") -> ir.Value:
         """A new initializer. ``name`` says what it is; the node's name is put in front."""
-        unique = self.unique(f"{self._stem}/{name}")
-        tensor = ir.Tensor(np.array(array, order="C"), name=unique)  # keeps rank 0
-        kind = ir.TensorType(tensor.dtype)
-        value = ir.Value(name=unique, shape=ir.Shape(tensor.shape), type=kind, const_value=tensor)
+        value = stored_value(self.unique(f"{self._stem}/{name}"), array)
         self.stored.append(value)
         return value
 
@@ -145,8 +144,4 @@ class Context:
 
     def unique(self, name: str) -> str:
         """``name``, or with a number where a tensor or node of the model has it already."""
-        found, n = name, 1
-        while found in self._names:
-            found, n = f"{name}_{n}", n + 1
-        self._names.add(found)
-        return found
+        return free_name(name, self._names)

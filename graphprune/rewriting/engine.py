@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from graphprune.adding import add_initializer, names_of
 from graphprune.rewriting.context import MADE_BY, Context, Refused, operator
 from graphprune.rewriting.known import Known
 from graphprune.rewriting.registry import RewriteRule
@@ -49,7 +50,7 @@ def rewrite_graph(
     """
     model = source.clone()
     applied: Counter[str] = Counter()
-    names = _names(model)
+    names = names_of(model)
     reasons: dict[ir.Node, str] = {}
     for _ in range(ROUNDS):
         before, reasons = applied.total(), {}
@@ -99,7 +100,7 @@ def _replace(context: Context, node: ir.Node, values: Sequence[ir.Value]) -> Non
     read = {v for made in context.nodes for v in made.inputs}
     for value in context.stored:
         if value in read or any(value is v for v in values):
-            _store(context.model, value)
+            add_initializer(context.model, value)
     for old, new in zip(node.outputs, values, strict=False):
         name, old.name = old.name, context.unique(f"{old.name}/replaced")
         new.name = name
@@ -114,12 +115,6 @@ def _replace(context: Context, node: ir.Node, values: Sequence[ir.Value]) -> Non
         if gone and stored.name:
             name, stored.name = stored.name, None
             heir.name = name
-
-
-def _store(model: ir.Model, value: ir.Value) -> None:
-    model.graph.register_initializer(value)
-    if model.ir_version < 4:  # before IR 4 every initializer is a graph input too
-        model.graph.inputs.append(value)
 
 
 def _remove_unread(graph: ir.Graph, node: ir.Node) -> None:
@@ -138,16 +133,6 @@ def _remove_unread(graph: ir.Graph, node: ir.Node) -> None:
             elif value.is_initializer() and not value.uses() and not value.is_graph_output():
                 graph.inputs[:] = [v for v in graph.inputs if v is not value]
                 graph.initializers.pop(value.name or "", None)
-
-
-def _names(model: ir.Model) -> set[str]:
-    """Names of all tensors and nodes, those of sub-graphs included."""
-    found = {v.name for v in (*model.graph.inputs, *model.graph.initializers.values())}
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        found |= {node.name, *(v.name for v in node.outputs)}
-    for inner in model.graph.subgraphs():
-        found |= {v.name for v in (*inner.inputs, *inner.initializers.values())}
-    return {name for name in found if name}
 
 
 def _left(graph: ir.Graph, unwanted: Collection[str], reasons: Mapping[ir.Node, str]) -> list[Left]:

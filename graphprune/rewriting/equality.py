@@ -10,17 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from graphprune.agreement import agree, run_all
-from graphprune.errors import ModelError
-from graphprune.feeds import STYLES, InputSpec, draw, input_specs
+from graphprune.feeds import InputSpec, input_specs
 from graphprune.frontends.onnx import build_graph
-from graphprune.measures import is_vacuous, worst
+from graphprune.measures import finite_or_none, is_vacuous, worst
 from graphprune.probes import Probes
 from graphprune.proof import default_tolerance
 from graphprune.running import Feed, Results, Session, first_line
+from graphprune.sampling import cannot_run, sample
+
+RUNS = 3
+"""Inputs on which both models are compared, each in another range."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,13 @@ class Equality:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object. A number that is not finite becomes None, which JSON can hold."""
-        return {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
-        }
+        return finite_or_none(asdict(self))
 
 
 def compare_models(
     original: ir.Model, rewritten: ir.Model, shapes: Mapping[str, tuple[int, ...]], seed: int = 0
 ) -> Equality:
-    """Compare on one input in each of STYLES but the last. Neither model is changed.
+    """Compare on RUNS random inputs. Neither model is changed.
 
     ``shapes``: sizes of inputs with dynamic axes; others are guessed. Raises ModelError where onnxruntime
     cannot run the original.
@@ -61,13 +61,9 @@ def compare_models(
     allowed = default_tolerance(graph)
     candidates = input_specs(original, graph, shapes)
     try:
-        with Session(original, probes.exposed) as session:
-            feeds, wanted = _sample(session, candidates, seed)
+        feeds, wanted = _sample(original, candidates, probes.exposed, seed)
     except Exception as error:  # onnxruntime's errors have no common base
-        raise ModelError(
-            f"onnxruntime cannot run the original: {first_line(error)}; "
-            "give sizes with --input-shape, or check that the model runs"
-        ) from error
+        raise cannot_run(error) from error
     try:
         found = run_all(rewritten, feeds, probes.exposed)
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
@@ -91,27 +87,15 @@ def compare_models(
 
 
 def _sample(
-    session: Session, candidates: Sequence[Sequence[InputSpec]], seed: int
+    original: ir.Model, candidates: Sequence[Sequence[InputSpec]], expose: Sequence[str], seed: int
 ) -> tuple[list[Feed], list[Results]]:
-    """Inputs of the first sizes that the model accepts, those with finite results where there are any.
-
-    Raises onnxruntime's error where it accepts none.
-    """
+    """Inputs of the first sizes that ``original`` accepts, and its results. Raises onnxruntime's error."""
     failure: Exception | None = None
-    for specs in candidates:
-        runs: list[tuple[Feed, Results]] = []
-        for style in STYLES:
-            feed = draw(specs, style, [seed])
+    with Session(original, expose) as session:
+        for specs in candidates:
             try:
-                runs.append((feed, session.run(feed)))
+                return sample(session.run, specs, RUNS, seed)
             except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
                 failure = failure or error
-        finite = [run for run in runs if _finite(run[1])]
-        chosen = (finite if len(finite) > 1 else runs)[: len(STYLES) - 1]
-        if chosen:
-            return [feed for feed, _ in chosen], [results for _, results in chosen]
-    raise failure or ValueError("it has no outputs")
-
-
-def _finite(results: Results) -> bool:
-    return all(np.isfinite(a).all() for a in results.values() if a.dtype.kind == "f")
+    assert failure is not None, "input_specs gives at least one candidate"
+    raise failure

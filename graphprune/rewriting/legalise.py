@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphprune.errors import FidelityError, OptionError
+from graphprune.errors import OptionError, own_bug
 from graphprune.models import Model, load
 from graphprune.rewriting.engine import Left, rewrite_graph
 from graphprune.rewriting.equality import Equality, compare_models
@@ -79,9 +79,7 @@ def rewrite(
     _fix_sizes(rewriting.model, shapes)
     fidelity = compare_models(model.ir, rewriting.model, shapes)
     if not fidelity.holds:
-        raise FidelityError(
-            f"{fidelity.message}: this is a bug in graphprune, nothing was written, please report it"
-        )
+        raise own_bug(fidelity.message)
     result = Model(rewriting.model, f"{model.name} (rewritten)", None, list(model.notes))
     lacking = [entry for entry in rewriting.left if entry.op in lacks]
     return RewriteResult(result, rewriting.applied, rewriting.left, lacking, fidelity)

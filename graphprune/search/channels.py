@@ -10,7 +10,7 @@ from graphprune.analysis import Analysis
 from graphprune.budget import ALLOCATIONS
 from graphprune.choosing import PruneOptions, choose, fixed_shares, movable, pools_of
 from graphprune.contractions import live_nodes
-from graphprune.criteria.magnitude import relative_norms, row_norms
+from graphprune.criteria.scoring import mean_over_slices, slice_scores
 from graphprune.errors import BudgetError, OptionError
 from graphprune.graph import Node, Value
 from graphprune.groups import Groups
@@ -53,8 +53,8 @@ class ChannelUnits:
 
     def scores(self, read: object = None) -> np.ndarray:
         """Relative L2 norms, as the ``magnitude`` criterion: float ``[units]``."""
-        reader = read if callable(read) else None
-        found = self.groups.coupling.grids.spread(relative_norms(self.groups, reader))
+        reader = read if callable(read) else Value.array
+        found = self.groups.coupling.grids.spread(mean_over_slices(self.groups, read=reader))
         return np.asarray(found[self.slots])
 
     def activation_scores(
@@ -72,7 +72,7 @@ class ChannelUnits:
                 continue
             found = norms[s.tensor.name].reshape(s.ids.shape)
             if weighted:
-                found = found * row_norms(np.asarray(reader(s.tensor), np.float32), s)
+                found = found * slice_scores(np.asarray(reader(s.tensor), np.float32), s)
             np.add.at(total, coupling.of(s.ids), found / max(float(found.mean()), 1e-30))
             np.add.at(count, coupling.of(s.ids), 1)
         scores = np.where(count > 0, total / np.maximum(count, 1), 1.0)

@@ -11,15 +11,16 @@ import torch
 from torch import fx
 
 from graphprune.agreement import agree, run_all
-from graphprune.errors import FidelityError
-from graphprune.feeds import STYLES, draw
+from graphprune.errors import own_bug
 from graphprune.fx.importer import Imported
 from graphprune.measures import worst
 from graphprune.probes import Probes
 from graphprune.proof import default_tolerance
 from graphprune.running import Feed, Results
+from graphprune.sampling import sample
 
 RUNS = 2
+"""Inputs on which module and file are compared."""
 
 
 def compare_module(module: fx.GraphModule, imported: Imported, pruned: ir.Model) -> float:
@@ -36,32 +37,16 @@ def compare_module(module: fx.GraphModule, imported: Imported, pruned: ir.Model)
     module.eval()
     try:
         run = _ModuleRun(module, imported)
-        feeds, wanted = _sample(run, imported, probes)
+        feeds, wanted = sample(lambda feed: run([feed], probes.exposed)[0], imported.specs, RUNS, 0)
         found = run_all(pruned, feeds, probes.exposed)
         difference = worst(agree(run, pruned, graph, probes, feeds, wanted, found, allowed).diffs)
     finally:
         module.train(training)
     if not difference <= allowed:
-        raise FidelityError(
-            f"the written model differs from the trained module by {difference:.1e} (allowed {allowed:.0e}): "
-            "this is a bug in graphprune, nothing was written, please report it"
+        raise own_bug(
+            f"the written model differs from the trained module by {difference:.1e} (allowed {allowed:.0e})"
         )
     return difference
-
-
-def _sample(run: _ModuleRun, imported: Imported, probes: Probes) -> tuple[list[Feed], list[Results]]:
-    """Inputs in several ranges, those with finite results where there are any, and the module's results."""
-    feeds: list[Feed] = []
-    results: list[Results] = []
-    for number in range(RUNS):
-        for style in (*STYLES[number:], *STYLES[:number]):
-            feed = draw(imported.specs, style, [number])
-            (found,) = run([feed], probes.exposed)
-            if all(np.isfinite(a).all() for a in found.values() if a.dtype.kind == "f"):
-                break
-        feeds.append(feed)
-        results.append(found)
-    return feeds, results
 
 
 class _ModuleRun:

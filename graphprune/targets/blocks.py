@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from graphprune.notation import times
 from graphprune.targets.claims import BlockClaim, Claims
-from graphprune.targets.findings import FAIL, NOTE, Finding
+from graphprune.targets.findings import FAIL, Finding, runs_dense_note
 from graphprune.targets.grouping import holds_block, zero_block_share
 from graphprune.targets.target import Target
 from graphprune.targets.weights import ReadWeight, runs_dense
@@ -32,11 +33,13 @@ def block_findings(weights: Iterable[ReadWeight], claims: Claims, target: Target
         shape = weight.nonzero.shape[1:]
         reason = runs_dense(weight, target)
         if reason:
-            yield _dense(weight, reason)
+            yield runs_dense_note("block", weight.name, reason)
         elif not holds_block(shape, block):
-            yield _dense(weight, f"smaller than one block of {target.block}", _by(shape))
+            small = f"smaller than one block of {target.block}"
+            yield runs_dense_note("block", weight.name, small, times(shape))
         elif claim is not None and not _fits(recorded := _recorded(weight, claim), shape, block):
-            yield _wrong(weight, target, "pruned in blocks that are not made of the target's", _by(recorded))
+            unlike = "pruned in blocks that are not made of the target's"
+            yield _wrong(weight, target, unlike, times(recorded))
         else:
             yield from _by_numbers(weight, claim, target, zero_block_share(weight.nonzero, block))
 
@@ -52,11 +55,12 @@ def _by_numbers(
         yield _wrong(weight, target, off_grid, f"{claimed:.1%} pruned, {blocks:.1%} in zero blocks")
     elif claimed is None and zeros > FEW and blocks < zeros / 2:
         counted = f"{zeros:.1%} zero, {blocks:.1%} in zero blocks"
-        yield (
-            _dense(weight, off_grid, counted) if claim is None else _wrong(weight, target, off_grid, counted)
-        )
+        if claim is None:
+            yield runs_dense_note("block", weight.name, off_grid, counted)
+        else:
+            yield _wrong(weight, target, off_grid, counted)
     elif not blocks:
-        yield _dense(weight, f"no block of {target.block} is zero")
+        yield runs_dense_note("block", weight.name, f"no block of {target.block} is zero")
 
 
 def _recorded(weight: ReadWeight, claim: BlockClaim) -> list[int]:
@@ -74,14 +78,6 @@ def _fits(recorded: Sequence[int], shape: Sequence[int], block: Sequence[int]) -
     return not recorded or all(r >= n or r % b == 0 for n, b, r in whole)
 
 
-def _by(sizes: Iterable[int]) -> str:
-    return "x".join(map(str, sizes))
-
-
 def _wrong(weight: ReadWeight, target: Target, sentence: str, detail: str) -> Finding:
     advice = f"prune with --structure block --block {target.block}"
     return Finding(FAIL, "block", weight.name, sentence, detail, advice)
-
-
-def _dense(weight: ReadWeight, reason: str, detail: str = "") -> Finding:
-    return Finding(NOTE, "block", weight.name, f"runs dense: {reason}", detail)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from graphprune.errors import PlanError
+from graphprune.errors import OptionError, PlanError
+from graphprune.notation import parse_block
 from graphprune.patterns import block_mask
 from graphprune.plan import Plan
-from graphprune.targets.target import block_sizes
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Tensor of the written file -> its shape."""
@@ -48,9 +48,15 @@ def metadata_claims(metadata: Mapping[str, str]) -> Claims:
         recorded = {}
     names = frozenset(recorded) if isinstance(recorded, dict) else frozenset()
     if structure == "block":
-        claim = BlockClaim(block_sizes(metadata.get("graphprune.block", "")) or None)
-        return Claims(structure, dict.fromkeys(names, claim))
+        return Claims(structure, dict.fromkeys(names, BlockClaim(_recorded_block(metadata))))
     return Claims(structure, rows=names if structure == "nm" else frozenset())
+
+
+def _recorded_block(metadata: Mapping[str, str]) -> tuple[int, ...] | None:
+    try:
+        return parse_block(metadata.get("graphprune.block", ""))
+    except OptionError:
+        return None
 
 
 def plan_claims(plan: Plan, shapes: Shapes) -> Claims:

@@ -32,6 +32,11 @@ class Finding:
         return f"{self.sentence} ({self.detail})" if self.detail else self.sentence
 
 
+def runs_dense_note(rule: str, name: str, reason: str, detail: str = "") -> Finding:
+    """A weight from whose zeros, if it has any, the target has nothing."""
+    return Finding(NOTE, rule, name, f"runs dense: {reason}", detail)
+
+
 @dataclass(frozen=True)
 class CheckReport:
     """What ``graphprune.check`` found out about ``model`` and ``target`` (their names)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from graphprune.targets.claims import Claims
-from graphprune.targets.findings import FAIL, NOTE, Finding
+from graphprune.targets.findings import FAIL, Finding, runs_dense_note
 from graphprune.targets.grouping import crowded_groups
 from graphprune.targets.target import Target
 from graphprune.targets.weights import ReadWeight, runs_dense
@@ -35,7 +35,7 @@ def nm_findings(weights: Iterable[ReadWeight], claims: Claims, target: Target) -
     for weight in weights:
         reason = runs_dense(weight, target)
         if reason:
-            yield _dense(weight, reason)
+            yield runs_dense_note("nm", weight.name, reason)
             continue
         crowded, groups = crowded_groups(weight.nonzero, _AXIS[target.nm_axis], keep, of)
         if not crowded:
@@ -43,7 +43,7 @@ def nm_findings(weights: Iterable[ReadWeight], claims: Claims, target: Target) -
         counted = f"{crowded} of {groups} groups"
         other = _other_reading(weight, target, keep, of)
         if other is None and weight.name not in claims.rows:
-            yield _dense(weight, wrong, counted)
+            yield runs_dense_note("nm", weight.name, wrong, counted)
         else:
             sentence = wrong if other is None else f"{wrong}: {target.nm} holds {other} instead"
             advice = f"prune with --structure nm --nm {target.nm} --nm-axis {target.nm_axis}"
@@ -67,7 +67,3 @@ def _holds(nonzero: np.ndarray, axis: int, keep: int, of: int) -> bool:
     if whole < MANY or nonzero.mean() < NEARLY_FULL * keep / of:
         return False
     return not crowded_groups(nonzero, axis, keep, of)[0]
-
-
-def _dense(weight: ReadWeight, reason: str, detail: str = "") -> Finding:
-    return Finding(NOTE, "nm", weight.name, f"runs dense: {reason}", detail)

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from graphprune.errors import OptionError
+from graphprune.graph import operator_name
 from graphprune.lookup import hint
 from graphprune.targets.findings import FAIL, Finding
 from graphprune.targets.target import Target
@@ -24,14 +25,8 @@ def missing_operators(model: ir.Model, target: Target) -> Iterator[Finding]:
             near = hint(op, known, "name it as ONNX does")
             raise OptionError(f"target {target.name}: lacks names {op!r}, which is no ONNX operator: {near}")
     for index, node in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
-        domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}::"
-        op = domain + node.op_type
+        op = operator_name(node.domain, node.op_type)
         if op in target.lacks:
             name = node.name or next((o.name for o in node.outputs if o.name), f"node_{index}")
-            yield Finding(
-                FAIL,
-                "operator",
-                name,
-                f"{target.name} lacks {op}",
-                advice="try graphprune rewrite",
-            )
+            advice = "try graphprune rewrite with the same --target"
+            yield Finding(FAIL, "operator", name, f"{target.name} lacks {op}", advice=advice)

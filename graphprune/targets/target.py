@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from graphprune.errors import OptionError
+from graphprune.formats import all_formats
 from graphprune.lookup import hint
+from graphprune.notation import AXES, STRUCTURES, parse_block, parse_nm
 from graphprune.recipes.toml_values import fit
 
-STRUCTURES = ("channel", "block", "nm")
-AXES = ("input", "output")
-FORMATS = ("dense-zeros", "compact", "sparse-initializer")
+FORMATS = tuple(all_formats())
 CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose weights ``targets.weights`` reads."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Target:
         for name, check in _CHECKS.items():
             value = getattr(self, name)
             for single in value if isinstance(value, tuple) else () if value is None else (value,):
-                advice = check(single)
-                if advice:
-                    raise OptionError(f"target {self.name}: {name} = {single!r}: {advice}")
+                check(single, f"target {self.name}: {name} = {single!r}")
         if self.structure in ("block", "nm") and getattr(self, self.structure) is None:
             example = {"block": "16x8x1x1", "nm": "2:4"}[self.structure]
             raise OptionError(
@@ -74,12 +72,12 @@ class Target:
     @property
     def block_sizes(self) -> tuple[int, ...] | None:
         """``block`` as numbers: outputs, inputs, kernel axes (missing ones are 1)."""
-        return None if self.block is None else block_sizes(self.block)
+        return None if self.block is None else parse_block(self.block)
 
     @property
     def nm_sizes(self) -> tuple[int, int] | None:
         """``nm`` as numbers: N and M."""
-        return None if self.nm is None else _nm_sizes(self.nm)
+        return None if self.nm is None else parse_nm(self.nm)
 
 
 def defaults(target: Target) -> dict[str, Any]:
@@ -136,37 +134,36 @@ def _parse(text: str) -> dict[str, Any]:
         raise OptionError(f"target {text} is not a TOML file: {error}") from error
 
 
-def block_sizes(text: str) -> tuple[int, ...]:
-    """``16x8x1x1`` -> ``(16, 8, 1, 1)``, missing kernel sizes are 1; empty where ``text`` is no block."""
-    if not re.fullmatch(r"(-1|[1-9]\d{0,8})(x(-1|[1-9]\d{0,8})){1,4}", text, re.ASCII):
-        return ()
-    sizes = tuple(int(part) for part in text.split("x"))
-    return sizes + (1,) * (4 - len(sizes))
+# -- what the fields may hold -----------------------------------------------------------------------------
+
+Check = Callable[[Any, str], object]
+"""``check(value, subject)`` raises OptionError, whose sentence begins with ``subject``, for a wrong value."""
 
 
-def _nm_sizes(text: str) -> tuple[int, int]:
-    """``2:4`` -> ``(2, 4)``; zeros where it is no such pattern."""
-    match = re.fullmatch(r"(\d{1,6}):(\d{1,6})", text, re.ASCII)
-    n, m = (int(g) for g in match.groups()) if match else (0, 0)
-    return (n, m) if 0 < n < m else (0, 0)
+def _one_of(names: Sequence[str]) -> Check:
+    return _such_that(lambda value: value in names, lambda value: hint(str(value), names))
 
 
-def _one_of(*names: str) -> Callable[[Any], str | None]:
-    return lambda value: None if value in names else hint(str(value), names)
+def _such_that(holds: Callable[[Any], bool], advice: Callable[[Any], str]) -> Check:
+    def check(value: Any, subject: str) -> None:
+        if not holds(value):
+            raise OptionError(f"{subject}: {advice(value)}")
+
+    return check
 
 
-_CHECKS: Mapping[str, Callable[[Any], str | None]] = {
-    "structure": _one_of(*STRUCTURES),
-    "block": lambda value: None if block_sizes(value) else "write outputs x inputs x kernel, as 16x8x1x1",
-    "nm": lambda value: None if _nm_sizes(value)[1] else "write kept:of, as 2:4",
-    "nm_axis": _one_of(*AXES),
-    "sparse_operators": _one_of(*CONTRACTIONS),
-    "multiple_of": lambda value: None if value >= 1 else "give a number from 1",
-    "lacks": lambda value: None if value.strip() else "name an operator, as ReduceMean",
-    "format": _one_of(*FORMATS),
-    "reads": _one_of(*FORMATS),
+_CHECKS: Mapping[str, Check] = {
+    "structure": _one_of(STRUCTURES),
+    "block": parse_block,
+    "nm": parse_nm,
+    "nm_axis": _one_of(AXES),
+    "sparse_operators": _one_of(CONTRACTIONS),
+    "multiple_of": _such_that(lambda value: value >= 1, lambda value: "give a number from 1"),
+    "lacks": _such_that(lambda value: bool(value.strip()), lambda value: "name an operator, as ReduceMean"),
+    "format": _one_of(FORMATS),
+    "reads": _one_of(FORMATS),
 }
-"""Field -> what to write instead of a value, or None where it is fine; of tuples, for each entry."""
+"""Field -> its check; of tuples, for each entry."""
 
 _KINDS: Mapping[str, Any] = {
     "sparse_operators": list[str],

@@ -1,0 +1,25 @@
+"""LAMP: magnitude next to what is left once all smaller units of the tensor are gone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphprune.criteria.magnitude import squares
+from graphprune.criteria.registry import UnitRows, criterion
+
+
+@criterion(
+    "lamp", citation="Lee et al. 2021, arXiv:2010.07611, equation 2", relative=False, allocation="global"
+)
+def lamp(units: UnitRows) -> np.ndarray:
+    """Square of a unit's norm over the sum of squares of all units of its tensor that are no smaller.
+
+    The largest unit of every tensor scores 1, so that a global threshold never empties one.
+    """
+    size = squares(units)
+    order = np.argsort(-size, kind="stable")
+    no_smaller = np.cumsum(size[order])
+    last = np.searchsorted(-size[order], -size[order], side="right") - 1  # equal units see each other
+    found = np.empty(size.size)
+    found[order] = size[order] / np.maximum(no_smaller[last], np.finfo(np.float64).tiny)
+    return found
