@@ -110,11 +110,11 @@ def _sha256(path: Path) -> str:
 def load_blocks(path: str | os.PathLike[str]) -> dict[str, Packed]:
     """Read a sidecar: tensor name -> ``PackedBlocks`` or ``PackedRows``, each with ``dense()``.
 
-    ``path`` names the sidecar, or the ``.onnx`` file that it lies beside. Raises PlanError for a file that
-    is missing, damaged, or no sidecar.
+    ``path`` names the sidecar, or the ``.onnx`` file that it lies beside, which then must be the one that it was
+    written with. Raises PlanError for a file that is missing, damaged, of another model, or no sidecar.
     """
-    file = Path(path)
-    file = blocks_path(file) if file.suffix == ".onnx" else file
+    model = Path(path)
+    file = blocks_path(model) if model.suffix == ".onnx" else model
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -126,9 +126,12 @@ def load_blocks(path: str | os.PathLike[str]) -> dict[str, Packed]:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise PlanError(f"{file} is not a readable sidecar ({line}): write it again") from error
     try:
-        return _weights(arrays)
+        index = _index(arrays)
+        if file != model and model.exists() and index["model"]["sha256"] != _sha256(model):
+            raise _Damage(f"{model.name} is not the file that it was written with")
+        return _weights(index, arrays)
     except _Damage as damage:
-        raise PlanError(f"{file} is not a graphprune sidecar: {damage}") from None
+        raise PlanError(f"{file} is not a usable sidecar: {damage}") from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PlanError(f"{file} is not a graphprune sidecar: its index is malformed") from error
 
@@ -137,14 +140,18 @@ class _Damage(Exception):
     """Why the content of a sidecar cannot be right."""
 
 
-def _weights(arrays: Mapping[str, np.ndarray]) -> dict[str, Packed]:
+def _index(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if "index" not in arrays:
         raise _Damage("it has no index")
-    index = json.loads(str(arrays["index"]))
+    index: dict[str, Any] = json.loads(str(arrays["index"]))
     if index.get("kind") != KIND:
         raise _Damage("it is of another kind")
     if index.get("version") != VERSION:
         raise _Damage(f"it has version {index.get('version')!r}, and this graphprune reads {VERSION}")
+    return index
+
+
+def _weights(index: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Packed]:
     found: dict[str, Packed] = {}
     for entry in index["weights"]:
         reader = _READERS.get(entry["layout"])

@@ -151,6 +151,17 @@ def test_load_blocks(tmp_path: Path) -> None:
             assert np.array_equal(packed.dense().view("u4"), weights[name])
 
 
+def test_a_sidecar_of_another_file_is_refused(tmp_path: Path) -> None:
+    """It was left behind when the model was replaced."""
+    path = tmp_path / "out.onnx"
+    resnet = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
+    graphprune.prune(resnet, structure="block", sparsity=0.5).save(path)
+    assert graphprune.load_blocks(path)
+    graphprune.prune(resnet, sparsity=0.5).save(path, force=True)
+    with pytest.raises(PlanError, match=r"out\.onnx is not the file that it was written with"):
+        graphprune.load_blocks(path)
+
+
 def test_load_blocks_of_rows(tmp_path: Path) -> None:
     model, layouts = two_of_four(RESNET)
     path = emit(model, layouts).save(tmp_path / "m.onnx")
