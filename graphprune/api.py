@@ -151,14 +151,20 @@ def _train(source: Any, training: TrainingOptions | None, words: dict[str, Any],
     method = words["method"]
     if method not in all_trained():
         raise OptionError(f"unknown method {method!r}: {hint(method, [*all_criteria(), *all_trained()])}")
-    if training is None:
-        raise OptionError(f"--method {method} trains: give it inputs with --data (labels are not needed)")
+    without_data = all_trained()[method].data == "none"
+    if training is None and not without_data:
+        raise OptionError(f"--method {method} needs inputs: give it --data (labels are not needed)")
     try:
+        from graphprune.search.search import Search
         from graphprune.training.run import train
     except ImportError as error:
         if error.name != "torch":
             raise
-        raise OptionError(f"--method {method} trains, which needs PyTorch: pip install torch") from None
+        raise OptionError(f"--method {method} needs PyTorch: pip install torch") from None
+    if training is None:
+        search = Search(source, seed=seed, **words)
+        search.finish()
+        return search.result()
     return train(source, replace(training, recipe=replace(training.recipe, seed=seed)), **words)
 
 

@@ -33,16 +33,17 @@ class MethodInfo:
 
 def all_methods() -> list[MethodInfo]:
     """Every method of the registries, those in one shot first, by name."""
-    one_shot = [
+    found = [
         MethodInfo(c.name, "one shot", c.structures, "none", c.summary.rstrip("."), c.citation)
         for c in all_criteria().values()
     ]
-    trained = [
-        MethodInfo(t.name, "trained", t.structures, t.data, t.summary, t.citation)
+    found += [
+        MethodInfo(
+            t.name, "trained" if t.searches else "one shot", t.structures, t.data, t.summary, t.citation
+        )
         for t in all_trained().values()
     ]
-    by_name = [sorted(part, key=lambda m: m.name) for part in (one_shot, trained)]
-    return [*by_name[0], *by_name[1]]
+    return sorted(found, key=lambda m: (m.kind, m.name))
 
 
 def method_table() -> str:

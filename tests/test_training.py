@@ -203,7 +203,7 @@ def test_bad_input_is_one_sentence(model_file: Path, images: Path, tmp_path: Pat
         attempt(eval_data=str(wrong))
     with pytest.raises(OptionError, match="--eval needs --eval-data"):
         attempt(eval="accuracy")
-    with pytest.raises(OptionError, match="give it inputs with --data"):
+    with pytest.raises(OptionError, match="needs inputs: give it --data"):
         prune(model_file, method="smart", sparsity=0.5)
     with pytest.raises(OptionError, match="does not train"):
         prune(model_file, method="magnitude", sparsity=0.5, training=TrainingOptions(str(images)))

@@ -1,4 +1,4 @@
-"""The table of trained methods."""
+"""The table of methods that look at a model in PyTorch: those that train masks, and those that score units once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 from graphprune.lookup import lookup
 
 if TYPE_CHECKING:  # the table can be read without torch
+    import numpy as np
     import torch
 
     from graphprune.relaxation import MonotoneBudget, Threshold
+    from graphprune.search.scoring import Scoring
 
 
 class Relax(Protocol):
@@ -36,21 +38,36 @@ class RelaxRows(Protocol):
         """``x`` ``[rows, M]`` -> ``s`` ``[rows, M]`` whose rows sum to ``k``."""
 
 
+class Score(Protocol):
+    """Units of a model -> their importance."""
+
+    def __call__(self, scoring: Scoring) -> np.ndarray:
+        """-> float ``[units]``; the largest stay."""
+
+
 @dataclass(frozen=True)
 class TrainedMethod:
-    """A method that trains masks: how logits become soft masks, and where that was published.
+    """A method that trains masks, or scores units once by gradients, and where that was published.
 
-    data: what it needs, ``inputs`` (labels only for a loss that asks for them) or ``labels``.
+    relax, relax_curve, relax_rows: how logits (or the weights of N:M groups) become soft masks in a search.
+    score: instead of a search, the importance of every unit; fine-tuning may follow. data: what it needs,
+    ``none``, ``inputs`` (labels are used where there are any) or ``labels``.
     """
 
     name: str
     summary: str
     citation: str
-    relax: Relax
-    relax_curve: RelaxCurve
-    relax_rows: RelaxRows
+    relax: Relax | None = None
+    relax_curve: RelaxCurve | None = None
+    relax_rows: RelaxRows | None = None
+    score: Score | None = None
     structures: tuple[str, ...] = ("channel", "block", "nm")
     data: str = "inputs"
+
+    @property
+    def searches(self) -> bool:
+        """Whether masks are trained, over search epochs."""
+        return self.score is None
 
 
 _METHODS: dict[str, TrainedMethod] = {}

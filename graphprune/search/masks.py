@@ -156,8 +156,10 @@ class Masks(nn.Module):
         warm = self._warm[part.number]
         if part.section.curve is not None:
             budget = _Remaining(part.section.curve, part.open, self._others(s), kept)
+            assert self.method.relax_curve is not None
             return self.method.relax_curve(x, budget, self.temperature, warm)
         linear = min(max(kept - part.floor_cost, 0.0), part.free_cost)
+        assert self.method.relax is not None
         return self.method.relax(x, linear, self.temperature, part.cost, warm)
 
     def _others(self, s: torch.Tensor | None) -> np.ndarray:

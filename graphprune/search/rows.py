@@ -47,6 +47,7 @@ class RowMask(nn.Module):
         rows = self.rows(weight.abs())
         if self.state.relative:
             rows = rows / weight.detach().abs().std().clamp_min(1e-12)
+        assert self.state.method.relax_rows is not None
         return self.back(self.state.method.relax_rows(rows, self.state.keep, self.state.temperature), weight)
 
     def harden(self, weight: torch.Tensor) -> None:

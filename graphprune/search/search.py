@@ -26,6 +26,7 @@ from graphprune.results import PruneResult
 from graphprune.search.comparing import compare_module
 from graphprune.search.initial import Inputs, initial_logits, input_norms, needs_data, unit_scores
 from graphprune.search.masking import Masking, UnitMasking
+from graphprune.search.scoring import Sample, Scoring
 from graphprune.search.structures import Structure, structure_of
 from graphprune.writeback import with_tensors
 
@@ -66,6 +67,9 @@ class Search:
         recipe, options = _sort_words(words)
         self.recipe, self.max_steps, self.steps = recipe, max_steps, 0
         self.method = find_trained(method)
+        if structure not in self.method.structures:
+            known = ", ".join(self.method.structures)
+            raise OptionError(f"--method {method} does not serve --structure {structure}: it is for {known}")
         self.source: Model = load(model)
         self.imported: Imported = import_model(
             self.source.ir, input_shapes=_shapes(options.get("input_shapes"))
@@ -87,17 +91,26 @@ class Search:
         if not deferred:
             self.begin(batches)
 
-    def begin(self, batches: Iterable[Inputs] = ()) -> None:
-        """Start the search from today's weights. ``batches``: inputs for a data-driven ``mask_init``."""
+    def begin(self, batches: Iterable[Inputs] = (), labels: Iterable[torch.Tensor | None] = ()) -> None:
+        """Start the search from today's weights.
+
+        ``batches``: inputs for a data-driven ``mask_init``, or a method that scores by gradients; ``labels``: of
+        each batch, where there are any.
+        """
         if self.begun:
             raise OptionError("the search has begun already: begin() is for a deferred one, once")
         masking = self.masking
         if isinstance(masking, UnitMasking):
-            logits = initial_logits(
-                self._scores(masking, list(batches)),
-                relative=self.recipe.temp_unit == "std",
-                seed=self.structure.options.seed,
-            )
+            inputs = list(batches)
+            if self.method.score is not None:
+                scores = self.method.score(Scoring(self, self._samples(inputs, list(labels))))
+                logits = scores / max(float(np.abs(scores).max(initial=0.0)), np.finfo(np.float64).tiny)
+            else:
+                logits = initial_logits(
+                    self._scores(masking, inputs),
+                    relative=self.recipe.temp_unit == "std",
+                    seed=self.structure.options.seed,
+                )
             with torch.no_grad():
                 masking.masks.logits.copy_(torch.from_numpy(logits.astype(np.float32)))
         masking.soften()
@@ -218,6 +231,11 @@ class Search:
         if self.recipe.snap and self.steps >= self._snap_step:
             progress = 1.0
         self.masking.advance(self.temperature, progress, not self.training_masks)
+
+    def _samples(self, inputs: Sequence[Inputs], labels: Sequence[torch.Tensor | None]) -> list[Sample]:
+        if not inputs and self.method.data != "none":
+            raise OptionError(f"--method {self.method.name} looks at inputs: give data")
+        return list(zip(inputs, labels or [None] * len(inputs), strict=True))
 
     def _scores(self, masking: UnitMasking, batches: Sequence[Inputs]) -> np.ndarray:
         kind = self.recipe.mask_init

@@ -177,7 +177,8 @@ class Training:
         """What happens between phases, before the step that follows."""
         phases, search = self.phases, self.search
         if self.step == phases.pretrain and not search.begun:
-            search.begin(self._first_inputs())
+            first = self._first_batches()
+            search.begin([b.inputs for b in first], [b.labels for b in first])
             self._parallel = None
         if self.step >= phases.search_end and "hard" not in self.notes:
             self.notes["hard"] = search.harden()
@@ -266,10 +267,18 @@ class Training:
         inputs = tuple(move(x, moves) if _is_image(x) else x for x in batch.inputs)
         return Batch(inputs, labels, batch.indices)
 
-    def _first_inputs(self) -> list[tuple[torch.Tensor, ...]]:
-        """Inputs for a data-driven --mask-init, the same on every rank."""
+    def _first_batches(self) -> list[Batch]:
+        """For a data-driven --mask-init and for methods that score by gradients, the same on every rank."""
         batches = self.data.batches(self.recipe.batch_size, epoch=0, seed=self.recipe.seed)
-        return [tuple(x.to(self.devices.device) for x in b.inputs) for b in islice(batches, _INITIAL_BATCHES)]
+        place = self.devices.device
+        return [
+            replace(
+                b,
+                inputs=tuple(x.to(place) for x in b.inputs),
+                labels=None if b.labels is None else b.labels.to(place),
+            )
+            for b in islice(batches, _INITIAL_BATCHES)
+        ]
 
     # -- trouble and checkpoints ------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphprune.errors import OptionError
 from graphprune.recipes.recipe import Recipe
@@ -38,12 +38,17 @@ class Phases:
         return SEARCH if step < self.search_end else FINETUNE
 
 
-def phases_of(recipe: Recipe, epoch: int | None) -> Phases:
+def phases_of(recipe: Recipe, epoch: int | None, *, searches: bool = True) -> Phases:
     """``epoch``: steps in one epoch, None where the data has no known length (then max_steps counts).
 
-    With ``max_steps`` below what the epochs ask for, every phase shrinks in proportion. Raises OptionError.
+    ``searches``: whether the method trains masks; otherwise fine-tuning follows at once. With ``max_steps``
+    below what the epochs ask for, every phase shrinks in proportion. Raises OptionError.
     """
-    if recipe.search_epochs <= 0:
+    if not searches:
+        recipe = replace(recipe, search_epochs=0.0)
+        if recipe.total_epochs == 0:
+            return Phases(0, 0, 0, 0, epoch)
+    elif recipe.search_epochs <= 0:
         raise OptionError(f"--search-epochs {recipe.search_epochs:g}: a trained method needs a search")
     if epoch is None and recipe.max_steps is None:
         raise OptionError("the data has no known length: give --max-steps")
@@ -53,7 +58,8 @@ def phases_of(recipe: Recipe, epoch: int | None) -> Phases:
     if recipe.max_steps is not None:
         wanted = min(wanted, recipe.max_steps)
     pretrain = round(wanted * recipe.pretrain_epochs / total)
-    finetune = min(round(wanted * recipe.finetune_epochs / total), wanted - pretrain - 1)
+    most = wanted - pretrain - 1 if searches else wanted - pretrain
+    finetune = min(round(wanted * recipe.finetune_epochs / total), most)
     warmup = recipe.warmup_steps
     if warmup is None:
         warmup = round(wanted * min(recipe.warmup_epochs / total, 1.0))

@@ -72,8 +72,9 @@ class _Run:
         self.metrics: dict[str, float] = {}
 
     def train(self) -> PruneResult:
-        phases = phases_of(self.recipe, self.data.length(self.recipe.batch_size))
-        self.search.max_steps = phases.search
+        searches = self.search.method.searches
+        phases = phases_of(self.recipe, self.data.length(self.recipe.batch_size), searches=searches)
+        self.search.max_steps = max(phases.search, 1)
         training = Training(
             self.search,
             self.recipe,
