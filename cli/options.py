@@ -23,6 +23,8 @@ class Allocation(StrEnum):
 
     everywhere = "global"
     uniform = "uniform"
+    erk = "erk"
+    lamp = "lamp"
 
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
@@ -149,7 +151,7 @@ AllocationOption = Annotated[
     Allocation | None,
     typer.Option(
         "--allocation",
-        help="uniform: the same share of every group; global: by rank over the whole model.  "
+        help="uniform: the same share everywhere; global: by rank over the model; erk, lamp: as published.  "
         "[default: uniform in one shot, global when trained]",
         show_default=False,
     ),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphprune.allocation import Layer, find_allocation
 from graphprune.contractions import ContractionWeight
 from graphprune.errors import BudgetError, OptionError
 from graphprune.graph import Value
@@ -84,8 +85,8 @@ class Share:
 class Blocking:
     """Every block of the weights given, and their budgets, which count weights: partial blocks weigh less.
 
-    ``ratios``: (weight, share) pairs that get a share of their own. ``uniform``: the same share everywhere,
-    instead of the best blocks of all weights. No weight loses more than ``most`` of itself.
+    ``ratios``: (weight, share) pairs that get a share of their own. ``allocation``: how the others share the budget
+    (module ``allocation``). No weight loses more than ``most`` of itself.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Blocking:
         sparsity: float,
         *,
         most: float = 0.98,
-        uniform: bool = False,
+        allocation: str = "global",
         ratios: Mapping[ContractionWeight, float] | None = None,
     ) -> None:
         """Raises OptionError for a share out of range, BudgetError where no weight holds a block or the ratios
@@ -104,7 +105,9 @@ class Blocking:
             raise OptionError(f"--sparsity {sparsity:g}: give a share from 0 to below 1")
         if not 0 < most <= 1:
             raise OptionError(f"--max-layer-sparsity {most:g}: give a share above 0, up to 1")
-        self.block, self.sparsity, self.most, self.uniform = tuple(block), sparsity, most, uniform
+        self.block, self.sparsity, self.most = tuple(block), sparsity, most
+        self.allocation = allocation
+        find_allocation(allocation)
         self.blocked: list[BlockedWeight] = []
         self.dense: list[str] = []
         """Weights that no block fits into; they are left whole."""
@@ -171,7 +174,8 @@ class Blocking:
         Raises BudgetError where the floors alone exceed a budget.
         """
         floors = self.floors(scores)
-        ranks = self._places(scores) if self.uniform else scores
+        rank = find_allocation(self.allocation)
+        ranks = np.concatenate([rank(self._layer(b, scores)) for b in self.blocked])
         keep = np.zeros(self.size, bool)
         for share in self.shares:
             own, cost = share.units, self.cost[share.units]
@@ -201,15 +205,11 @@ class Blocking:
         }
         return {"structure": "block", "pattern": times(self.block), "blocks": blocks}
 
-    def _places(self, scores: np.ndarray) -> np.ndarray:
-        """How much of its own weight is at least as good as each block, negated: the same order in every
-        weight, and one threshold takes the same share of all."""
-        places = np.empty(self.size)
-        for b in self.blocked:
-            cost = self.cost[b.own]
-            order = np.argsort(-scores[b.own], kind="stable")
-            places[b.own][order] = -(np.cumsum(cost[order]) - cost[order] / 2) / cost.sum()
-        return places
+    def _layer(self, b: BlockedWeight, scores: np.ndarray) -> Layer:
+        def squares() -> np.ndarray:
+            return b.sums(np.square(np.asarray(b.weight.value.array()).astype(np.float64)))
+
+        return Layer(scores[b.own], self.cost[b.own], [b.weight.shape], squares)
 
 
 def _units(weights: Sequence[BlockedWeight]) -> np.ndarray:

@@ -13,7 +13,6 @@ from graphprune.groups import Groups
 from graphprune.selection import Pool, Step
 
 KINDS = ("sparsity", "params", "macs")
-ALLOCATIONS = ("global", "uniform")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def decide(
     ``allocation`` ranks steps by score over the whole model (``global``) or by the share of their own
     pool already gone (``uniform``). ``ratios`` (pool number -> share) fixes single pools.
 
-    Raises BudgetError, naming the best reachable value, when too little can be removed.
+    Raises ValueError for another allocation, BudgetError, naming the best reachable value, when too little can
+    be removed.
     """
     measure = _measure(groups, budget.kind, cost)
     alive = np.ones(groups.coupling.count, bool)
@@ -70,7 +70,7 @@ def decide(
     elif allocation == "global":
         steps.sort(key=lambda s: s.key)
     else:
-        raise OptionError(f"unknown allocation {allocation!r}: use one of {', '.join(ALLOCATIONS)}")
+        raise ValueError(f"steps are ranked by key (global) or by share (uniform), not by {allocation!r}")
     _check_reachable(steps, alive, measure, budget)
     chosen = _prefix(steps, alive, measure, budget.requested)
     alive = _without(alive, steps[:chosen])

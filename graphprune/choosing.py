@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 
+from graphprune.allocation import Layer, find_allocation
 from graphprune.analysis import Analysis
 from graphprune.budget import Budget, Decision, decide
+from graphprune.contractions import contraction_weights
+from graphprune.criteria.scoring import mean_over_slices
 from graphprune.errors import BudgetError, OptionError
 from graphprune.groups import Group
 from graphprune.lookup import hint
@@ -118,14 +122,40 @@ def pools_of(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> l
 def choose(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> Decision:
     """Decide under the budget by ``scores`` (float ``[components]``). Raises BudgetError, OptionError."""
     pools = pools_of(analysis, options, scores)
+    find_allocation(options.allocation)
+    as_they_are = options.allocation in ("global", "uniform")
+    if not as_they_are:
+        pools = allocated(pools, analysis, options.allocation)
     return decide(
         analysis.groups,
         pools,
         options.budget,
         analysis.cost,
-        allocation=options.allocation,
+        allocation=options.allocation if as_they_are else "global",
         ratios=fixed_shares(pools, options),
     )
+
+
+def allocated(pools: Sequence[Pool], analysis: Analysis, allocation: str) -> list[Pool]:
+    """The pools with steps ranked between pools as ``allocation`` says; the order inside each stays."""
+    rank, groups = find_allocation(allocation), analysis.groups
+    shapes = {w.node: w.shape for w in contraction_weights(analysis.graph)}
+    norms = mean_over_slices(groups) ** 2
+    found = []
+    for pool in pools:
+        channels = np.concatenate([s.channels for s in pool.steps] or [np.zeros(0, np.int64)])
+        if not channels.size:
+            found.append(pool)
+            continue
+        made_by = [shapes[n] for g in pool.groups for n in g.producers if n in shapes]
+        cost = np.maximum(groups.weights[channels], 1).astype(np.float64)
+        order = np.arange(channels.size, dtype=float)
+        ranks = rank(Layer(order, cost, made_by, partial(norms.take, channels)))
+        ends = np.cumsum([s.channels.size for s in pool.steps])
+        keys = np.maximum.accumulate([part.mean() for part in np.split(ranks, ends[:-1])])
+        steps = tuple(replace(s, key=float(key)) for s, key in zip(pool.steps, keys, strict=True))
+        found.append(replace(pool, steps=steps))
+    return found
 
 
 def fixed_shares(pools: Sequence[Pool], options: PruneOptions) -> dict[int, float]:

@@ -34,7 +34,7 @@ def blocking_of(graph: Graph, options: PruneOptions) -> Blocking:
         parse_block(options.block),
         options.budget.requested,
         most=options.max_layer_sparsity,
-        uniform=options.allocation == "uniform",
+        allocation=options.allocation,
         ratios=ratios,
     )
 

@@ -26,6 +26,7 @@ FLOW = [
     ["coupling"],
     ["groups"],
     ["cost"],
+    ["allocation"],
     ["criteria", "selection", "budget", "blocking", "rows"],
     ["choosing"],
     ["patterning"],

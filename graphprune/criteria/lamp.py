@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphprune.allocation import lamp_scores
 from graphprune.criteria.magnitude import squares
 from graphprune.criteria.registry import UnitRows, criterion
 
@@ -16,10 +17,4 @@ def lamp(units: UnitRows) -> np.ndarray:
 
     The largest unit of every tensor scores 1, so that a global threshold never empties one.
     """
-    size = squares(units)
-    order = np.argsort(-size, kind="stable")
-    no_smaller = np.cumsum(size[order])
-    last = np.searchsorted(-size[order], -size[order], side="right") - 1  # equal units see each other
-    found = np.empty(size.size)
-    found[order] = size[order] / np.maximum(no_smaller[last], np.finfo(np.float64).tiny)
-    return found
+    return lamp_scores(squares(units))

@@ -55,15 +55,17 @@ class BlockUnits:
 
 
 def _sections(blocking: Blocking) -> list[Section]:
-    """Budgets of the soft masks: one for all weights that share one, or one for each in proportion."""
+    """Budgets of the soft masks: one for all weights that share one, or one for each as its allocation says."""
     found = []
+    alone = blocking.allocation != "global"
+    keep = blocking.choose(blocking.scores()) if alone else None
     for share in blocking.shares:
-        whole = float(blocking.cost[share.units].sum())
         parts = [np.arange(b.first, b.first + b.count) for b in share.weights]
-        for units in parts if blocking.uniform else [share.units]:
+        for units in parts if alone else [share.units]:
             cost = blocking.cost[units]
             total = float(cost.sum())
-            found.append(Section(units, cost, total, share.budget * total / whole))
+            target = share.budget if keep is None else float(cost[keep[units]].sum())
+            found.append(Section(units, cost, total, target))
     return found
 
 

@@ -6,12 +6,12 @@ from collections.abc import Container, Mapping
 
 import numpy as np
 
+from graphprune.allocation import find_allocation
 from graphprune.analysis import Analysis
-from graphprune.budget import ALLOCATIONS
 from graphprune.choosing import PruneOptions, choose, fixed_shares, movable, pools_of
 from graphprune.contractions import live_nodes
 from graphprune.criteria.scoring import mean_over_slices, slice_scores
-from graphprune.errors import BudgetError, OptionError
+from graphprune.errors import BudgetError
 from graphprune.graph import Node, Value
 from graphprune.groups import Groups
 from graphprune.records import Slice
@@ -30,10 +30,7 @@ class ChannelUnits:
 
     def __init__(self, analysis: Analysis, options: PruneOptions, held: Container[str] | None = None) -> None:
         """``held``: names of the values that the trainable module has; None takes every one for held."""
-        if options.allocation not in ALLOCATIONS:
-            raise OptionError(
-                f"unknown allocation {options.allocation!r}: use one of {', '.join(ALLOCATIONS)}"
-            )
+        find_allocation(options.allocation)
         self.analysis, self.options = analysis, options
         self.groups: Groups = analysis.groups
         coupling = analysis.coupling
@@ -146,7 +143,7 @@ class ChannelUnits:
             for group in pool.groups:
                 number[group.channels] = i
         pool_of = number[self.slots]
-        if self.options.allocation == "uniform":
+        if self.options.allocation != "global":
             alive = choose(self.analysis, self.options, self._everywhere(self.scores())).alive
             return [
                 self._linear(np.flatnonzero(pool_of == i), weights, alive=alive) for i in np.unique(pool_of)
