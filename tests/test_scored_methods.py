@@ -149,7 +149,7 @@ def test_synflow_conserves_the_flow() -> None:
     found = Scoring(search, [])
     with _linearised(found) as inputs:
         scores = flow(found, np.ones(found.units.size, bool), inputs)
-        total = float(found.module(*inputs).sum())
+        total = float(found.module(*inputs).detach().sum())
     layers = [scores[b.own].sum() for b in found.units.blocking.blocked]
     assert layers == pytest.approx([total] * 3, rel=1e-5)
     assert {n: p.min().item() < 0 for n, p in found.weights().items()} == {"w0": True, "w1": True, "w2": True}

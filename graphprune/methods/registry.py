@@ -50,6 +50,7 @@ class TrainedMethod:
     """A method that trains masks, or scores units once by gradients, and where that was published.
 
     relax, relax_curve, relax_rows: how logits (or the weights of N:M groups) become soft masks in a search.
+    learns: masks have logits of their own; otherwise these are the units' magnitudes, read anew at every step.
     score: instead of a search, the importance of every unit; fine-tuning may follow. data: what it needs,
     ``none``, ``inputs`` (labels are used where there are any) or ``labels``.
     """
@@ -60,6 +61,7 @@ class TrainedMethod:
     relax: Relax | None = None
     relax_curve: RelaxCurve | None = None
     relax_rows: RelaxRows | None = None
+    learns: bool = True
     score: Score | None = None
     structures: tuple[str, ...] = ("channel", "block", "nm")
     data: str = "inputs"

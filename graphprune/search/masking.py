@@ -74,8 +74,8 @@ class UnitMasking:
         insert_gates(module, nodes, units.gates, self.masks, units.statistics)
 
     def parameters(self) -> list[nn.Parameter]:
-        """The logits."""
-        return [self.masks.logits]
+        """The logits, if the method trains them."""
+        return [self.masks.logits] if self.masks.method.learns else []
 
     def soften(self) -> None:
         """Begin the search."""

@@ -32,7 +32,8 @@ class Masks(nn.Module):
     def __init__(self, units: Units, logits: np.ndarray, method: TrainedMethod) -> None:
         super().__init__()
         self.units, self.method = units, method
-        self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float32))
+        start = torch.tensor(logits, dtype=torch.float32)
+        self.logits = nn.Parameter(start, requires_grad=method.learns)
         self.register_buffer("base", torch.ones(units.entries), persistent=False)
         self.register_buffer("slots", torch.tensor(units.slots, dtype=torch.int64), persistent=False)
         self.register_buffer("derived", torch.tensor(units.derived, dtype=torch.int64), persistent=False)
@@ -138,7 +139,7 @@ class Masks(nn.Module):
         for warm, value in zip(self._warm, state["warm"], strict=True):
             warm.value = value
         self._last = state["last"]
-        self.logits.requires_grad_(self.mode != "hard")
+        self.logits.requires_grad_(self.method.learns and self.mode != "hard")
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ class Search:
         if self.steps >= self.max_steps:
             self.harden()
             return
-        if self.recipe.snap and self.steps == self._snap_step:
+        if self.recipe.snap and self.method.learns and self.steps == self._snap_step:
             self.masking.snap()
         elif self.steps % _FLOORS_EVERY == 0:
             self.masking.refresh()
@@ -227,6 +227,10 @@ class Search:
         return max(1, round(self.max_steps * (1 - self.recipe.snap)))
 
     def _advance(self) -> None:
+        masking = self.masking
+        if isinstance(masking, UnitMasking) and not self.method.learns and self.training_masks:
+            scores = torch.from_numpy(masking.units.scores(self._read))
+            masking.masks.logits.data.copy_(scores)
         progress = budget_share(self.steps, self.max_steps, self.recipe.budget_anneal)
         if self.recipe.snap and self.steps >= self._snap_step:
             progress = 1.0
