@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.__main__ import command_line
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Before torch is imported: two workers that both use two threads on two cores wait for each other."""
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -85,8 +85,8 @@ def test_commands_and_options_have_help_texts() -> None:
 
 
 def test_enumerated_options_know_what_the_engine_knows() -> None:
+    from graphprune.allocation import ALLOCATIONS
     from graphprune.analysis import ATTENTION
-    from graphprune.budget import ALLOCATIONS
     from graphprune_cli.options import Allocation, Attention
 
     assert [a.value for a in Attention] == list(ATTENTION)

@@ -188,10 +188,15 @@ def test_every_method_on_every_structure(method: str, structure: str) -> None:
     assert first.plan.budget["achieved"] == pytest.approx(wanted, abs=0.015)
 
 
+@pytest.fixture(scope="session")
+def bisenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export("bisenet_v2", tmp_path_factory.mktemp("scored") / "bisenet_v2.onnx")
+
+
 @pytest.mark.parametrize("method", SCORED)
-def test_a_segmentation_network(method: str, tmp_path: Path) -> None:
+def test_a_segmentation_network(method: str, bisenet: Path) -> None:
     """BiSeNetV2: pixels have classes, too."""
-    search = Search(export("bisenet_v2", tmp_path / "b.onnx"), sparsity=0.3, method=method, deferred=True)
+    search = Search(bisenet, sparsity=0.3, method=method, deferred=True)
     shape = search.imported.graph.inputs[0].shape
     search.begin([(torch.randn(shape, generator=torch.Generator().manual_seed(0)),)])
     plan, _ = search.finish()
