@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.errors import OptionError, PlanError
 from graphprune.lookup import hint
-from graphprune.models import Model, load
+from graphprune.models import Model, load, sizes_by_name
 from graphprune.plan import Plan, plan_path
 from graphprune.recipes.training import TrainingOptions
 from graphprune.results import PruneResult
@@ -45,7 +45,7 @@ def analyze(
     analysis = analyze_model(
         model.ir,
         model.name,
-        input_shapes=_shapes(input_shapes),
+        input_shapes=sizes_by_name(input_shapes),
         attention=attention,
         allow_inexact=allow_inexact,
         notes=model.notes,
@@ -118,7 +118,7 @@ def prune(
         "exclude": tuple(exclude),
         "attention": attention,
         "allow_inexact": allow_inexact,
-        "input_shapes": _shapes(input_shapes),
+        "input_shapes": sizes_by_name(input_shapes),
     }
     budget = {"sparsity": sparsity, "params": params, "macs": macs}
     if method not in all_criteria():
@@ -190,11 +190,7 @@ def verify(
     found = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     if found.source_sha256 != first.sha256():
         raise PlanError(f"the plan was not made from {first.name}: give the file that was pruned")
-    return verify_models(first.ir, second.ir, found, input_shapes=_shapes(input_shapes))
-
-
-def _shapes(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(int(s) for s in sizes) for name, sizes in (given or {}).items()}
+    return verify_models(first.ir, second.ir, found, input_shapes=sizes_by_name(input_shapes))
 
 
 __all__ = ["Model", "PruneResult", "TrainingOptions", "analyze", "load", "prune", "verify"]

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis
 from graphprune.contractions import ContractionWeight, contraction_weights
 from graphprune.coupling import Coupling
+from graphprune.criteria.scoring import slice_scores
 from graphprune.feeds import STYLES, draw, input_specs
 from graphprune.graph import Value
 from graphprune.labels import Labels
@@ -82,11 +83,9 @@ def _read(coupling: Coupling) -> np.ndarray:
 
 def _non_zero(s: Slice) -> np.ndarray:
     """Whether any weight at each index of a slice is not 0: bool, the shape of ``s.ids``."""
-    array = np.asarray(s.tensor.array()) != 0
-    if s.rows == 1:
-        return np.asarray(array.any(axis=tuple(a for a in range(array.ndim) if a != s.axis)))
-    parts = np.split(array, s.rows, axis=0)
-    return np.stack([p.any(axis=tuple(a for a in range(p.ndim) if a != s.axis)) for p in parts])
+    return slice_scores(
+        np.asarray(s.tensor.array()) != 0, s, lambda units: np.asarray(units.weights.any(axis=1))
+    )
 
 
 # -- channels that are 0 ------------------------------------------------------------------------------------

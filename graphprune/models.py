@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,3 +68,8 @@ def load(source: Any) -> Model:
     if isinstance(source, str | os.PathLike):
         return Model(model, str(source), Path(source), notes)
     return Model(model, model.graph.name or "model", None, notes)
+
+
+def sizes_by_name(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
+    """``input_shapes`` as a caller gives them (input name -> sizes) as plain numbers."""
+    return {name: tuple(int(s) for s in sizes) for name, sizes in (given or {}).items()}

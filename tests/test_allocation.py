@@ -96,8 +96,7 @@ def test_trained_masks_keep_to_the_allocation(structure: str) -> None:
     sections = search.masking.units.sections
     assert len(sections) > 10
     plan, _ = search.finish()
-    kept = {s.units.size: s.target for s in sections}
-    assert kept
+    assert sum(s.target for s in sections) / sum(s.total for s in sections) == pytest.approx(0.5, abs=0.01)
     assert plan.budget["achieved"] == pytest.approx(0.5, abs=0.01)
     once = graphprune.prune(RESNET, **words).plan
     assert once.blocks == plan.blocks

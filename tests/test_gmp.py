@@ -74,7 +74,7 @@ def test_masks_are_the_largest_of_today() -> None:
         return hard_topk(
             scores.astype(np.float32),
             budget,
-            units.cost if hasattr(units, "cost") else units.blocking.cost,
+            units.blocking.cost,
             floors,
         )
 

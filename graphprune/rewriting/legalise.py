@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphprune.errors import OptionError, own_bug
-from graphprune.models import Model, load
+from graphprune.models import Model, load, sizes_by_name
 from graphprune.rewriting.engine import Left, rewrite_graph
 from graphprune.rewriting.equality import Equality, compare_models
 from graphprune.rewriting.registry import RewriteRule, all_rewrite_rules, find_rewrite_rule
@@ -73,7 +73,7 @@ def rewrite(
     if found is None and not rules:
         known = ", ".join(all_rewrite_rules())
         raise OptionError(f"nothing to do: give a target with --target, or rules with --rule ({known})")
-    shapes = {name: tuple(int(s) for s in sizes) for name, sizes in (input_shapes or {}).items()}
+    shapes = sizes_by_name(input_shapes)
     model = load(source)
     rewriting = rewrite_graph(model.ir, list(chosen), {r.name: o for r, o in chosen.items()}, lacks, shapes)
     _fix_sizes(rewriting.model, shapes)

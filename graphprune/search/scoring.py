@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +107,3 @@ def _gate_sums(gate: Gate, array: torch.Tensor) -> np.ndarray:
     entries = gate.entries.reshape((1,) * (numbers.ndim - gate.entries.ndim) + gate.entries.shape)
     alike = tuple(a for a in range(numbers.ndim) if entries.shape[a] == 1)
     return np.asarray(numbers.sum(axis=alike, keepdims=True).reshape(-1))
-
-
-Score = Callable[[Scoring], np.ndarray]

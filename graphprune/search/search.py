@@ -18,7 +18,7 @@ from graphprune.fx.importer import Imported, import_model
 from graphprune.graph import Value
 from graphprune.lookup import hint
 from graphprune.methods import find_trained
-from graphprune.models import Model, load
+from graphprune.models import Model, load, sizes_by_name
 from graphprune.plan import Plan
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import budget_share, temperature
@@ -72,7 +72,7 @@ class Search:
             raise OptionError(f"--method {method} does not serve --structure {structure}: it is for {known}")
         self.source: Model = load(model)
         self.imported: Imported = import_model(
-            self.source.ir, input_shapes=_shapes(options.get("input_shapes"))
+            self.source.ir, input_shapes=sizes_by_name(options.get("input_shapes"))
         )
         self.module: fx.GraphModule = self.imported.module
         self.original = _frozen_copy(self.module)
@@ -282,10 +282,6 @@ def _frozen_copy(module: fx.GraphModule) -> fx.GraphModule:
     return copy
 
 
-def _shapes(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(int(s) for s in sizes) for name, sizes in (given or {}).items()}
-
-
 def _sort_words(words: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
     """Keyword arguments -> recipe of the search, and options for channels. Raises OptionError."""
     of_recipe = {f.name for f in fields(Recipe)} - {"max_steps"}
@@ -295,7 +291,7 @@ def _sort_words(words: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
             raise OptionError(f"unknown option {word!r}: {hint(word, of_recipe | of_channels)}")
     options = {k: v for k, v in words.items() if k in of_channels}
     if "input_shapes" in options:
-        options["input_shapes"] = _shapes(options["input_shapes"])
+        options["input_shapes"] = sizes_by_name(options["input_shapes"])
     if isinstance(options.get("ratios"), Mapping):
         options["ratios"] = tuple(options["ratios"].items())
     return Recipe(**{k: v for k, v in words.items() if k in of_recipe}), options

@@ -12,7 +12,7 @@ from graphprune.analysis import analyze_model
 from graphprune.errors import PlanError
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph
-from graphprune.models import Model, load
+from graphprune.models import Model, load, sizes_by_name
 from graphprune.plan import Plan, plan_path
 from graphprune.targets.blocks import block_findings
 from graphprune.targets.channels import channel_findings
@@ -38,7 +38,7 @@ def check(
     """
     model = load(source)
     known = target if isinstance(target, Target) else find_target(target)
-    shapes = {name: tuple(int(s) for s in sizes) for name, sizes in (input_shapes or {}).items()}
+    shapes = sizes_by_name(input_shapes)
     return CheckReport(model.name, known.name, tuple(check_model(model, known, input_shapes=shapes)))
 
 
