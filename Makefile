@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.graphprune-ready
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench compare clean
 
 help:
-	@echo "make setup | demo | test | check | bench | clean"
+	@echo "make setup | demo | test | check | bench | compare | clean"
 
 setup: $(READY)
 
@@ -29,6 +29,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m pytest -q -s tests/benchmarks
+
+compare: setup
+	$(BIN)/python -m tests.benchmarks.compare
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -90,6 +90,7 @@ def prune(
     mask_init: training.MaskInitOption = None,
     budget_anneal: training.BudgetAnnealOption = None,
     snap: training.SnapOption = None,
+    rounds: training.RoundsOption = None,
 ) -> None:
     """Prune MODEL under one budget, prove the result, write it and its plan.
 
@@ -114,6 +115,7 @@ def prune(
       graphprune prune model.onnx --structure nm --nm 2:4
       graphprune prune model.onnx --target npu-16x8 --sparsity 0.7
       graphprune prune model.onnx --sparsity 0.5 --method smart --data images.npz
+      graphprune prune model.onnx --sparsity 0.5 --method taylor --data images.npz --rounds 4
       graphprune prune model.onnx --sparsity 0.7 --method smart --data photos/ --structure block --recipe smart-plus
     """
     values = asked(ctx, prune)
@@ -178,7 +180,7 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
     from graphprune.errors import OptionError
 
     if values["data"] is None:
-        for name in ("eval_data", "resume", "resize", "mean", "std", "recipe"):
+        for name in ("eval_data", "resume", "resize", "mean", "std", "recipe", "rounds"):
             if values[name]:
                 raise OptionError(
                     f"--{name.replace('_', '-')} goes with a method that trains: give --data too"

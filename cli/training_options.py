@@ -114,6 +114,12 @@ BudgetAnnealOption = Annotated[
         "--budget-anneal", "X", "Share of the search in which the budget tightens; 0: as published.", MASKS
     ),
 ]
+RoundsOption = Annotated[
+    int | None,
+    _option(
+        "--rounds", "K", "Prune in K rounds and train between them, over --search-epochs; one shot: 1.", MASKS
+    ),
+]
 SnapOption = Annotated[
     float | None,
     _option("--snap", "X", "Last share of the search, in which whole units meet the budget.", MASKS),

@@ -121,12 +121,10 @@ def prune(
         "input_shapes": sizes_by_name(input_shapes),
     }
     budget = {"sparsity": sparsity, "params": params, "macs": macs}
-    if method not in all_criteria():
+    if method not in all_criteria() or training is not None:
         if allocation is not None:
             common["allocation"] = allocation
         return _train(source, training, {**common, **budget, "method": method}, seed)
-    if training is not None:
-        raise OptionError(f"--method {method} does not train: give --method smart with --data")
     options = PruneOptions(
         requested_budget(structure, nm, budget),
         method,
@@ -144,14 +142,17 @@ def prune(
 
 
 def _train(source: Any, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
-    """Prune with a method that trains. Raises OptionError for an unknown one, or without data."""
+    """Prune with a method that trains, or train after one that does not.
+
+    Raises OptionError for an unknown method, or one without the data that it needs.
+    """
     from graphprune.criteria import all_criteria
-    from graphprune.methods import all_trained
+    from graphprune.methods import all_trained, searching
 
     method = words["method"]
-    if method not in all_trained():
+    if method not in {**all_criteria(), **all_trained()}:
         raise OptionError(f"unknown method {method!r}: {hint(method, [*all_criteria(), *all_trained()])}")
-    without_data = all_trained()[method].data == "none"
+    without_data = searching(method).data == "none"
     if training is None and not without_data:
         raise OptionError(f"--method {method} needs inputs: give it --data (labels are not needed)")
     try:

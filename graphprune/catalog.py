@@ -39,7 +39,7 @@ def all_methods() -> list[MethodInfo]:
     ]
     found += [
         MethodInfo(
-            t.name, "trained" if t.searches else "one shot", t.structures, t.data, t.summary, t.citation
+            t.name, "one shot" if t.one_shot else "trained", t.structures, t.data, t.summary, t.citation
         )
         for t in all_trained().values()
     ]

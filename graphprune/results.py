@@ -32,6 +32,8 @@ class PruneResult:
     """Producer filters that went, of ``analysis.prunable_channels``."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Trained methods with evaluation data: when it was measured -> the metric."""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    """What a method leaves to be plotted, step by step: for pso ``density``, ``regrown``, ``removed``."""
     _emitted: dict[str, Emitted] = field(default_factory=dict, repr=False)
 
     @cached_property

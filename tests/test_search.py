@@ -20,8 +20,8 @@ from graphprune.contractions import contraction_weights
 from graphprune.errors import BudgetError, ConversionError, OptionError
 from graphprune.search.channels import ChannelUnits, ModelCurve
 from graphprune.search.initial import input_norms
-from graphprune.search.masking import UnitMasking
 from graphprune.search.search import Search
+from graphprune.search.unit_masking import UnitMasking
 from sample_models import export
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"

@@ -205,8 +205,6 @@ def test_bad_input_is_one_sentence(model_file: Path, images: Path, tmp_path: Pat
         attempt(eval="accuracy")
     with pytest.raises(OptionError, match="needs inputs: give it --data"):
         prune(model_file, method="smart", sparsity=0.5)
-    with pytest.raises(OptionError, match="does not train"):
-        prune(model_file, method="magnitude", sparsity=0.5, training=TrainingOptions(str(images)))
     with pytest.raises(OptionError, match="--device cuda:77"):
         attempt(recipe=replace(QUICK, device="cuda:77"))
 

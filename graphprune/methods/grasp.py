@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.methods.registry import TrainedMethod, register
+from graphprune.methods.registry import register, scored
 
 if TYPE_CHECKING:
     from graphprune.search.scoring import Scoring
@@ -34,11 +34,10 @@ def grasp(scoring: Scoring) -> np.ndarray:
 
 
 register(
-    TrainedMethod(
-        name="grasp",
+    scored(
+        "grasp",
+        grasp,
         summary="effect on the gradient's norm",
         citation="Wang et al. 2020, arXiv:2002.07376",
-        structures=("channel", "block"),
-        score=grasp,
     )
 )

@@ -19,17 +19,17 @@ if TYPE_CHECKING:  # torch is imported when the first mask is made
 
 
 def _relax(
-    x: torch.Tensor, budget: float, tau: float, cost: torch.Tensor | None, warm: Threshold
+    x: torch.Tensor, budget: float, tau: float, cost: torch.Tensor | None, memory: Threshold
 ) -> torch.Tensor:
     from graphprune.relaxation import soft_topk
 
-    return soft_topk(x, budget, tau, cost, warm=warm)
+    return soft_topk(x, budget, tau, cost, warm=memory)
 
 
-def _relax_curve(x: torch.Tensor, budget: MonotoneBudget, tau: float, warm: Threshold) -> torch.Tensor:
+def _relax_curve(x: torch.Tensor, budget: MonotoneBudget, tau: float, memory: Threshold) -> torch.Tensor:
     from graphprune.relaxation import soft_budget
 
-    return soft_budget(x, budget, tau, warm=warm)
+    return soft_budget(x, budget, tau, warm=memory)
 
 
 def _relax_rows(x: torch.Tensor, k: int, tau: float) -> torch.Tensor:
@@ -43,6 +43,7 @@ SMART = register(
         name="smart",
         summary="learnable masks, differentiable top-k, falling temperature",
         citation="SMART: separate, dynamic and differentiable pruning (arXiv:2403.19969)",
+        source_of_rows="weights",
         relax=_relax,
         relax_curve=_relax_curve,
         relax_rows=_relax_rows,

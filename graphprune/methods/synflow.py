@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import OptionError
-from graphprune.methods.registry import TrainedMethod, register
+from graphprune.methods.registry import register, scored
 
 if TYPE_CHECKING:
     from graphprune.search.scoring import Scoring
@@ -81,12 +81,12 @@ def _identities(scoring: Scoring) -> dict[str, float]:
 
 
 register(
-    TrainedMethod(
-        name="synflow",
+    scored(
+        "synflow",
+        synflow,
         summary="synaptic flow of absolute weights, in 100 rounds",
         citation="Tanaka et al. 2020, arXiv:2006.05467",
         structures=("channel", "block"),
         data="none",
-        score=synflow,
     )
 )

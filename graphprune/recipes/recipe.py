@@ -9,7 +9,7 @@ import math
 import tomllib
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,20 @@ def _setting(default: Any, meaning: str, check: Check | None = None) -> Any:
     return field(default=default, metadata={"meaning": meaning, "check": check})
 
 
+_UNSAID = {
+    "mask_lr": 0.1,
+    "init_temp": 10.0,
+    "final_temp": 1e-4,
+    "budget_anneal": 0.5,
+    "snap": 0.2,
+    "rounds": 1,
+}
+"""Settings that a method may have values of its own for."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the defaults are the recipe ``smart``. Epochs may be fractions.
+    """How to train; the defaults are the recipe ``smart``. Epochs may be fractions; None leaves it to the method.
 
     Raises OptionError, naming the flag, for a value of the wrong type or out of range.
     """
@@ -68,7 +79,7 @@ class Recipe:
     max_steps: int | None = _setting(None, "end the training after so many steps", _FROM_ONE)
     batch_size: int = _setting(128, "samples in a step", _FROM_ONE)
     lr: float = _setting(1e-3, "learning rate of the weights", _FROM_ZERO)
-    mask_lr: float = _setting(0.1, "learning rate of the masks", _FROM_ZERO)
+    mask_lr: float | None = _setting(None, "learning rate of the masks", _FROM_ZERO)
     optimizer: str = _setting("adam", "optimiser of the weights", _one_of(*OPTIMIZERS))
     mask_optimizer: str = _setting("adam", "optimiser of the masks", _one_of(*OPTIMIZERS))
     scheduler: str = _setting("cosine", "learning rate over the whole training", _one_of(*SCHEDULERS))
@@ -78,8 +89,8 @@ class Recipe:
     weight_decay: float = _setting(0.0, "weight decay of the weights", _FROM_ZERO)
     mask_weight_decay: float = _setting(0.0, "weight decay of the masks", _FROM_ZERO)
     grad_clip: float = _setting(1.0, "largest norm of the weights' gradient; 0: no limit", _FROM_ZERO)
-    init_temp: float = _setting(10.0, "temperature at the start of the search", _POSITIVE)
-    final_temp: float = _setting(1e-4, "temperature at its end", _POSITIVE)
+    init_temp: float | None = _setting(None, "temperature at the start of the search", _POSITIVE)
+    final_temp: float | None = _setting(None, "temperature at its end", _POSITIVE)
     temp_unit: str = _setting(
         "std",
         "std: temperatures in standard deviations of the initial masks; raw: as given",
@@ -88,10 +99,13 @@ class Recipe:
     temp_schedule: str = _setting("exp", "how the temperature falls", _one_of(*TEMPERATURES))
     mask_every: int = _setting(1, "update the masks every so many steps", _FROM_ONE)
     mask_init: str = _setting("weight", "what the masks start from", _one_of(*MASK_INITS))
-    budget_anneal: float = _setting(
-        0.5, "share of the search in which the budget falls to its target; 0: at once, as published", _SHARE
+    budget_anneal: float | None = _setting(
+        None, "share of the search in which the budget falls to its target; 0: at once, as published", _SHARE
     )
-    snap: float = _setting(0.2, "last share of the search, with whole units only; 0: as published", _SHARE)
+    snap: float | None = _setting(
+        None, "last share of the search, with whole units only; 0: as published", _SHARE
+    )
+    rounds: int | None = _setting(None, "prune in so many rounds, training between them", _FROM_ONE)
     loss: str = _setting(
         "distill",
         "distill (from the original model), cross-entropy, mse, or python:package.module:function",
@@ -122,16 +136,25 @@ class Recipe:
             advice = check and check(value)
             if advice:
                 raise OptionError(f"--{_flag(entry.name)} {_plain(value)}: {advice}")
-        if self.final_temp > self.init_temp:
+        if self.own("final_temp") > self.own("init_temp"):
             raise OptionError(
-                f"--final-temp {self.final_temp:g} is above --init-temp {self.init_temp:g}: "
+                f"--final-temp {self.own('final_temp'):g} is above --init-temp {self.own('init_temp'):g}: "
                 "the temperature falls, so give a lower one"
             )
-        if self.budget_anneal + self.snap > 1 + 1e-9:
+        if self.own("budget_anneal") + self.own("snap") > 1 + 1e-9:
             raise OptionError(
-                f"--budget-anneal {self.budget_anneal:g} and --snap {self.snap:g} overlap: "
+                f"--budget-anneal {self.own('budget_anneal'):g} and --snap {self.own('snap'):g} overlap: "
                 "their sum may be 1 at most"
             )
+
+    def own(self, name: str) -> float:
+        """The setting ``name``, or what holds where neither the recipe nor the method says."""
+        value = getattr(self, name)
+        return float(_UNSAID[name] if value is None else value)
+
+    def completed(self, defaults: Mapping[str, float]) -> Recipe:
+        """Settings that are left open, as ``defaults`` have them (those of a method). Raises OptionError."""
+        return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})  # type: ignore[arg-type]
 
     @property
     def total_epochs(self) -> float:

@@ -55,7 +55,7 @@ def temperature(step: int, steps: int, init: float, final: float, schedule: str)
     stays high and falls late. A search of one step has ``final``. Raises OptionError for another name.
     """
     curve = lookup(TEMPERATURES, schedule, "temperature schedule")
-    return curve(_progress(step, steps), init, final)
+    return curve(progress(step, steps), init, final)
 
 
 def budget_share(step: int, steps: int, anneal: float) -> float:
@@ -64,9 +64,10 @@ def budget_share(step: int, steps: int, anneal: float) -> float:
     1 - (1 - p / anneal)^3 over the first ``anneal`` of the search, then 1; with ``anneal`` 0 always 1,
     which is the published algorithm.
     """
-    p = _progress(step, steps)
+    p = progress(step, steps)
     return 1.0 if p >= anneal else 1 - (1 - p / anneal) ** 3
 
 
-def _progress(step: int, steps: int) -> float:
+def progress(step: int, steps: int) -> float:
+    """Share 0..1 of a search of ``steps`` that step ``step`` (from 0) has reached; its last step is at 1."""
     return min(1.0, step / (steps - 1)) if steps > 1 else 1.0

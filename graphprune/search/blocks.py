@@ -21,7 +21,10 @@ class BlockUnits:
         self.slots = np.arange(self.size)
         self.derived = np.zeros((0, 3), np.int64)
         self.sections = _sections(blocking)
-        self.gates = [_gate(b) for b in blocking.blocked]
+        self.cost = blocking.cost
+        self.layers = np.repeat(np.arange(len(blocking.blocked)), [b.count for b in blocking.blocked])
+        self.relative = False
+        self.gates = self.members = [_gate(b) for b in blocking.blocked]
         self.statistics: list[tuple[Node, np.ndarray]] = []
 
     def scores(self, read: Read) -> np.ndarray:

@@ -16,8 +16,8 @@ from graphprune.graph import Node, Value
 from graphprune.groups import Groups
 from graphprune.records import Slice
 from graphprune.search.statistics import check_mixings
-from graphprune.search.units import Gate, Hard, Section
-from graphprune.selection import Pool, protected
+from graphprune.search.units import Gate, Hard, Section, layered
+from graphprune.selection import protected
 
 
 class ChannelUnits:
@@ -44,8 +44,13 @@ class ChannelUnits:
         self._held, self._live = held, live_nodes(analysis.graph)
         derived = np.flatnonzero(coupling.grids.derived)
         self.derived = np.column_stack([derived, coupling.grids.parents[derived]]).reshape(-1, 3)
+        self.relative = True
         self.gates = self._gates()
+        self.members = self._members()
         self.statistics = self._statistics()
+        self.cost = np.maximum(self.groups.weights[self.slots].astype(np.float64), 1.0)
+        self._pools = pools_of(analysis, options, self._everywhere(self.scores()))
+        self.layers = self._layers()
         self.sections = self._sections()
 
     def scores(self, read: object = None) -> np.ndarray:
@@ -112,6 +117,16 @@ class ChannelUnits:
                 gates.append(Gate(gate.value.name, channels.reshape(shape)))
         return gates
 
+    def _members(self) -> list[Gate]:
+        """Slices of producers' and consumers' weights."""
+        coupling = self.analysis.coupling
+        deciding = np.isin(np.arange(self.entries), [*self.slots, *self.derived[:, 0]])
+        return [
+            _weight_gate(s.tensor, s, coupling.of(s.ids))
+            for s in coupling.coupler.slices
+            if s.tensor.rank >= 2 and deciding[coupling.of(s.ids)].any()
+        ]
+
     def _readable(self, tensor: Value) -> list[Value]:
         """Where the gate of a stored tensor stands: itself, or what a quantised one is dequantised to.
 
@@ -135,39 +150,29 @@ class ChannelUnits:
     # -- budgets ----------------------------------------------------------------------------------
 
     def _sections(self) -> list[Section]:
-        pools = pools_of(self.analysis, self.options, self._everywhere(self.scores()))
-        fixed = fixed_shares(pools, self.options)
-        weights = self.groups.weights.astype(np.float64)
-        number = np.full(self.entries, -1)
-        for i, pool in enumerate(pools):
-            for group in pool.groups:
-                number[group.channels] = i
-        pool_of = number[self.slots]
         if self.options.allocation != "global":
-            alive = choose(self.analysis, self.options, self._everywhere(self.scores())).alive
-            return [
-                self._linear(np.flatnonzero(pool_of == i), weights, alive=alive) for i in np.unique(pool_of)
-            ]
-        sections = [
-            self._linear(np.flatnonzero(pool_of == i), weights, share=share) for i, share in fixed.items()
-        ]
-        free = np.flatnonzero(~np.isin(pool_of, list(fixed)))
+            return layered(self, self.harden(self.scores()).keep)
+        sections = []
+        for i, share in fixed_shares(self._pools, self.options).items():
+            units = np.flatnonzero(self.layers == i)
+            total = float(self.cost[units].sum())
+            sections.append(Section(units, self.cost[units], total, total * (1 - share)))
+        given = [s.units for s in sections]
+        free = np.setdiff1d(np.arange(self.size), np.concatenate(given) if given else [])
         if free.size:
-            sections.append(self._free(free, weights, sections, pools))
+            sections.append(self._free(free, sections))
         return [s for s in sections if s.units.size]
 
-    def _linear(
-        self, units: np.ndarray, weights: np.ndarray, *, share: float = 0.0, alive: np.ndarray | None = None
-    ) -> Section:
-        cost = np.maximum(weights[self.slots[units]], 1.0)
-        total = float(cost.sum())
-        target = total * (1 - share) if alive is None else float(cost[alive[self.slots[units]]].sum())
-        return Section(units, cost, total, target)
+    def _layers(self) -> np.ndarray:
+        """The pool of every unit."""
+        number = np.full(self.entries, -1)
+        for i, pool in enumerate(self._pools):
+            for group in pool.groups:
+                number[group.channels] = i
+        return np.asarray(number[self.slots])
 
-    def _free(
-        self, units: np.ndarray, weights: np.ndarray, fixed: list[Section], pools: list[Pool]
-    ) -> Section:
-        budget, cost = self.options.budget, np.maximum(weights[self.slots[units]], 1.0)
+    def _free(self, units: np.ndarray, fixed: list[Section]) -> Section:
+        budget, cost = self.options.budget, self.cost[units]
         if budget.kind == "sparsity" and not self.derived.size:
             free = self.groups.coupling.removable & (self.groups.producers > 0)
             every = float(self.groups.producers[free].sum())

@@ -1,8 +1,8 @@
-"""The module that holds mask logits and turns them into mask entries."""
+"""The module that turns what units compete with into mask entries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Masks(nn.Module):
     """``forward()`` gives float32 ``[entries]``: 1 everywhere (``dense``), soft, or 0/1 (``hard``).
 
     ``temperature`` and ``progress`` (0: everything is kept, 1: the budget holds) are set before each step.
+    ``logits`` ``[units]`` are trained, or hold scores; with ``norms`` the units compete with these instead.
     """
 
     base: torch.Tensor
@@ -29,11 +30,12 @@ class Masks(nn.Module):
     derived: torch.Tensor
     hard: torch.Tensor
 
-    def __init__(self, units: Units, logits: np.ndarray, method: TrainedMethod) -> None:
+    def __init__(
+        self, units: Units, method: TrainedMethod, norms: Callable[[], torch.Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.units, self.method = units, method
-        start = torch.tensor(logits, dtype=torch.float32)
-        self.logits = nn.Parameter(start, requires_grad=method.learns)
+        self.units, self.method, self._norms = units, method, norms
+        self.logits = nn.Parameter(torch.zeros(units.size), requires_grad=method.learns)
         self.register_buffer("base", torch.ones(units.entries), persistent=False)
         self.register_buffer("slots", torch.tensor(units.slots, dtype=torch.int64), persistent=False)
         self.register_buffer("derived", torch.tensor(units.derived, dtype=torch.int64), persistent=False)
@@ -42,13 +44,12 @@ class Masks(nn.Module):
         self.temperature = 1.0
         self.progress = 1.0
         self.held = False
-        """The masks of the step before serve again, without a gradient (``--mask-every``)."""
-        self.targets = [s.target for s in units.sections]
+        """The masks of the step before serve again, without a gradient."""
         self.floors = np.zeros(units.size, bool)
-        self._warm = [Threshold() for _ in units.sections]
-        self._parts: list[_Part] | None = None
-        self._last: torch.Tensor | None = None
+        self.last: torch.Tensor | None = None
+        """Masks of the last forward, or the last that were chosen, float32 ``[units]``."""
         self._probe = torch.empty(0)
+        self.set_sections(units.sections)
 
     def forward(self) -> torch.Tensor:
         """Mask entries, float32 ``[entries]``."""
@@ -58,11 +59,20 @@ class Masks(nn.Module):
             return self.expand(self._probe)
         if self.mode == "hard":
             return self.expand(self.hard)
-        if self.held and self._last is not None:
-            return self.expand(self._last)
+        if self.held and self.last is not None:
+            return self.expand(self.last)
         s = self.soft()
-        self._last = s.detach()
+        self.last = s.detach()
         return self.expand(s)
+
+    def competing(self) -> torch.Tensor:
+        """What the units compete with, float32 ``[units]``."""
+        return self.logits if self._norms is None else self._norms()
+
+    def choose(self) -> None:
+        """Choose masks now, for the steps in which they are held."""
+        with torch.no_grad():
+            self.last = self.soft()
 
     def soft(self) -> torch.Tensor:
         """Soft masks, float32 ``[units]``; every section meets its budget of this step."""
@@ -71,13 +81,15 @@ class Masks(nn.Module):
             return s.masked_fill_(s < _NOTHING, 0.0)
 
     def _relaxed(self) -> torch.Tensor:
-        parts = self._sections()
+        parts, x = self._open_parts(), self.competing()
+        if self.method.weigh is not None:
+            x = self.method.weigh(x, self._densities())
         if parts[0].everything:
-            return self._relax(parts[0], self.logits, None)
-        s = torch.ones_like(self.logits)
+            return self._relax(parts[0], x, None)
+        s = torch.ones_like(x)
         for part in parts:  # sections with a curve come last and see the others' masks
             if part.open.size:
-                chosen = self._relax(part, self.logits.index_select(0, part.index), s)
+                chosen = self._relax(part, x.index_select(0, part.index), s)
                 s = s.index_copy(0, part.index, chosen)
         return s
 
@@ -97,6 +109,13 @@ class Masks(nn.Module):
 
     # -- what changes between steps ---------------------------------------------------------------
 
+    def set_sections(self, sections: Sequence[Section]) -> None:
+        """Budgets of the search; together they hold every unit once."""
+        self.sections = list(sections)
+        self.targets = [s.target for s in self.sections]
+        self._memory = [Threshold() for _ in self.sections]
+        self._parts: list[_Part] | None = None
+
     def set_floors(self, floors: np.ndarray) -> None:
         """Units that must stay: they are 1 and out of the competition."""
         if not np.array_equal(floors, self.floors):
@@ -112,11 +131,11 @@ class Masks(nn.Module):
         self.hard.copy_(torch.from_numpy(keep.astype(np.float32)))
         self.logits.requires_grad_(False)
         self.mode = "hard"
-        self._last = None
+        self.last = None
 
     def thresholds(self) -> list[float | None]:
-        """The solved threshold of every section, where there is one."""
-        return [w.value for w in self._warm]
+        """What every section's relaxation remembers: the solved threshold, a multiplier."""
+        return [m.value for m in self._memory]
 
     def progress_state(self) -> dict[str, Any]:
         """What ``state_dict`` does not hold, as plain data."""
@@ -126,8 +145,8 @@ class Masks(nn.Module):
             "progress": self.progress,
             "targets": list(self.targets),
             "floors": torch.from_numpy(self.floors.copy()),
-            "warm": self.thresholds(),
-            "last": self._last,
+            "memory": self.thresholds(),
+            "last": self.last,
         }
 
     def load_progress(self, state: Mapping[str, Any]) -> None:
@@ -136,32 +155,39 @@ class Masks(nn.Module):
         self.temperature, self.progress = state["temperature"], state["progress"]
         self.targets = list(state["targets"])
         self.set_floors(state["floors"].numpy())
-        for warm, value in zip(self._warm, state["warm"], strict=True):
-            warm.value = value
-        self._last = state["last"]
+        for memory, value in zip(self._memory, state["memory"], strict=True):
+            memory.value = value
+        self.last = state["last"]
         self.logits.requires_grad_(self.method.learns and self.mode != "hard")
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _sections(self) -> list[_Part]:
+    def _open_parts(self) -> list[_Part]:
         if self._parts is None:
             self._parts = [
                 _Part(i, s, self.floors, self.units.size, self.logits.device)
-                for i, s in enumerate(self.units.sections)
+                for i, s in enumerate(self.sections)
             ]
         return self._parts
+
+    def _densities(self) -> torch.Tensor:
+        """Share of the cost of every unit's layer that today's masks keep."""
+        layers, cost = self.units.layers, self.units.cost
+        kept = cost if self.last is None else cost * self.last.double().cpu().numpy()
+        share = np.bincount(layers, kept) / np.maximum(np.bincount(layers, cost), 1e-12)
+        return torch.from_numpy(share[layers]).to(self.logits)
 
     def _relax(self, part: _Part, x: torch.Tensor, s: torch.Tensor | None) -> torch.Tensor:
         total, target = part.section.total, self.targets[part.number]
         kept = total - self.progress * (total - target)
-        warm = self._warm[part.number]
+        memory = self._memory[part.number]
         if part.section.curve is not None:
             budget = _Remaining(part.section.curve, part.open, self._others(s), kept)
             assert self.method.relax_curve is not None
-            return self.method.relax_curve(x, budget, self.temperature, warm)
+            return self.method.relax_curve(x, budget, self.temperature, memory)
         linear = min(max(kept - part.floor_cost, 0.0), part.free_cost)
         assert self.method.relax is not None
-        return self.method.relax(x, linear, self.temperature, part.cost, warm)
+        return self.method.relax(x, linear, self.temperature, part.cost, memory)
 
     def _others(self, s: torch.Tensor | None) -> np.ndarray:
         if s is None:

@@ -1,4 +1,4 @@
-"""Structure ``nm`` while it is trained: the weights themselves compete in every group."""
+"""Structure ``nm`` while it is trained: the weights of every group compete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from graphprune.rows import RowWeight
 
 @dataclass
 class RowState:
-    """What all weights share: ``mode`` is dense, soft or hard; ``temperature`` in units of ``std`` or raw."""
+    """What all weights share: ``mode`` is dense, soft, probe or hard; ``temperature`` in units of ``std`` or raw;
+    ``now`` weights of every group stay in this step, ``keep`` at the end."""
 
     method: TrainedMethod
     keep: int
@@ -22,10 +23,16 @@ class RowState:
     relative: bool
     mode: str = "dense"
     temperature: float = 1.0
+    now: int = 0
+    held: bool = False
 
 
 class RowMask(nn.Module):
-    """weight -> masked weight (methods.md A5, algorithm 2): ``w * f_tau(|w|)`` inside every group."""
+    """weight -> masked weight; for SMART ``w * f_tau(|w|)`` inside every group (methods.md A5, algorithm 2).
+
+    ``logits`` (the weight's shape) are trained, or hold scores; methods whose weights compete by themselves have
+    none.
+    """
 
     hard: torch.Tensor
 
@@ -33,6 +40,13 @@ class RowMask(nn.Module):
         super().__init__()
         self.axis, self.state = weight.axis, state
         self.register_buffer("hard", torch.ones(weight.weight.shape, dtype=torch.bool))
+        self.logits: nn.Parameter | None = None
+        source = state.method.source_of_rows or state.method.source
+        if source != "weights":
+            zeros = torch.zeros(weight.weight.shape)
+            self.logits = nn.Parameter(zeros, requires_grad=source == "logits")
+        self.last: torch.Tensor | None = None
+        """Masks of the last forward, or the last that were chosen, of the weight's shape."""
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Same shape as ``weight``."""
@@ -40,22 +54,42 @@ class RowMask(nn.Module):
             return weight
         if self.state.mode == "hard":
             return weight * self.hard.to(weight.dtype)
-        return weight * self.soft(weight)
+        if self.state.held and self.last is not None:
+            return weight * self.last
+        s = self.soft(weight)
+        self.last = s.detach()
+        return weight * s
 
     def soft(self, weight: torch.Tensor) -> torch.Tensor:
-        """Soft masks of the weight's shape; every group of M sums to N."""
-        rows = self.rows(weight.abs())
-        if self.state.relative:
-            rows = rows / weight.detach().abs().std().clamp_min(1e-12)
-        assert self.state.method.relax_rows is not None
-        return self.back(self.state.method.relax_rows(rows, self.state.keep, self.state.temperature), weight)
+        """Masks of the weight's shape, of this step."""
+        x = self.competing(weight)
+        if self.state.relative and self.logits is None:
+            x = x / weight.detach().abs().std().clamp_min(1e-12)
+        relax = self.state.method.relax_rows
+        assert relax is not None
+        return self.back(relax(self.rows(x), self.state.now, self.state.temperature), weight)
 
-    def harden(self, weight: torch.Tensor) -> None:
-        """Fix the N largest of every group; the earlier of equals stays."""
-        rows = self.rows(weight.detach().abs())
-        order = torch.argsort(rows, dim=1, descending=True, stable=True)[:, : self.state.keep]
-        mask = torch.zeros_like(rows).scatter_(1, order, 1.0)
+    def competing(self, weight: torch.Tensor) -> torch.Tensor:
+        """What the weights compete with, of the weight's shape."""
+        return weight.abs() if self.logits is None else self.logits
+
+    @torch.no_grad()
+    def choose(self, weight: torch.Tensor) -> None:
+        """Choose masks now, for the steps in which they are held."""
+        self.last = self.soft(weight)
+
+    @torch.no_grad()
+    def harden(self, weight: torch.Tensor, *, held_first: bool = False) -> None:
+        """Fix the N best of every group, the earlier of equals; ``held_first``: those that the masks of before keep
+        come first."""
+        x = self.competing(weight).detach()
+        if held_first and self.last is not None:
+            x = x - x.min() + (x.max() - x.min() + 1) * self.last
+        order = torch.argsort(self.rows(x), dim=1, descending=True, stable=True)[:, : self.state.keep]
+        mask = torch.zeros_like(self.rows(x)).scatter_(1, order, 1.0)
         self.hard.copy_(self.back(mask, weight).bool())
+        if self.logits is not None:
+            self.logits.requires_grad_(False)
 
     def rows(self, scores: torch.Tensor) -> torch.Tensor:
         """``[rows, M]``: M consecutive weights each; what is missing at the end is -inf."""

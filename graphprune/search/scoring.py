@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphprune.search.masking import UnitMasking
-from graphprune.search.units import Gate
+from graphprune.criteria import Criterion
+from graphprune.search.masks import Masks
+from graphprune.search.unit_masking import UnitMasking
+from graphprune.search.units import Units
 
 if TYPE_CHECKING:
     from graphprune.search.search import Search
@@ -21,20 +23,31 @@ Sample = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
 
 
 class Scoring:
-    """The model of a search, all masks at 1, in eval mode; ``samples`` are what the data gave.
+    """The model of a search under the masks chosen so far (all 1 at first), in eval mode.
 
-    Scores are float64 ``[units]``. A unit holds the weights that its mask multiplies: a block, or the columns of
-    a channel's consumers.
+    ``samples`` are what the data gave. Scores are float64 ``[size]``. A unit holds the weights that its mask
+    multiplies: a block, the columns of a channel's consumers, or a single weight of an N:M group.
     """
 
     def __init__(self, search: Search, samples: Sequence[Sample]) -> None:
-        assert isinstance(search.masking, UnitMasking)
+        self.search, self.samples = search, samples
         self.module: nn.Module = search.module
-        self.masking = search.masking
-        self.units = search.masking.units
-        self.samples = samples
         self.imported = search.imported
+        self.masking = search.masking
+        self.curves: dict[str, list[float]] = {}
+        """What the method leaves to be plotted, by name."""
         self.module.eval()
+
+    @property
+    def units(self) -> Units:
+        """Of a structure whose units have masks of their own (channel, block)."""
+        assert isinstance(self.masking, UnitMasking)
+        return self.masking.units
+
+    @property
+    def size(self) -> int:
+        """How many units there are."""
+        return self.masking.tensors.size
 
     # -- losses -------------------------------------------------------------------------------------
 
@@ -54,32 +67,43 @@ class Scoring:
     # -- by masks -----------------------------------------------------------------------------------
 
     def mask_gradients(self) -> Iterator[np.ndarray]:
-        """dL/ds at s = 1, batch by batch: the sum of ``w dL/dw`` over the weights of every unit."""
+        """dL/ds times s, batch by batch: the sum of ``w dL/dw`` over the weights of every unit."""
+        if not isinstance(self.masking, UnitMasking):
+            weights = self.weights()
+            for loss in self.losses():
+                gradients = torch.autograd.grad(loss, list(weights.values()))
+                yield self.unit_sums(
+                    {name: w.detach() * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
+                )
+            return
         with self.masks_at_one() as probe:
+            today = self.masking.masks.last
+            if today is not None:
+                with torch.no_grad():
+                    probe.copy_(today)
             for loss in self.losses():
                 (gradient,) = torch.autograd.grad(loss, probe)
-                yield gradient.double().cpu().numpy()
+                yield (gradient * probe.detach()).double().cpu().numpy()
 
     def masks_at_one(self) -> _Probe:
         """Masks of 1 that gradients reach, while the block lasts."""
-        return _Probe(self.masking)
+        assert isinstance(self.masking, UnitMasking)
+        return _Probe(self.masking.masks)
 
     # -- by weights ---------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The weights that masks multiply, by the names of their ONNX tensors."""
-        names = {v: k for k, v in self.imported.tensors.items()}
-        gated = dict.fromkeys(g.value for g in self.units.gates if g.value in names)
-        parameters = dict(self.module.named_parameters())
-        return {value: parameters[names[value]] for value in gated if names[value] in parameters}
+        return self.masking.tensors.weights()
 
     def unit_sums(self, arrays: Mapping[str, torch.Tensor]) -> np.ndarray:
         """Sum of ``arrays`` (ONNX name -> numbers of the weight's shape) over the weights of every unit."""
-        total = np.zeros(self.units.entries)
-        for gate in self.units.gates:
-            if gate.value in arrays:
-                np.add.at(total, gate.entries.reshape(-1), _gate_sums(gate, arrays[gate.value]))
-        return np.asarray(total[self.units.slots])
+        doubles = {name: array.detach().double() for name, array in arrays.items()}
+        return np.asarray(self.masking.tensors.sums(doubles).cpu().numpy())
+
+    def by_criterion(self, criterion: Criterion) -> np.ndarray:
+        """What a criterion says of every unit, by today's weights. Raises OptionError."""
+        return self.search.criterion_scores(criterion)
 
     def kept_with(self, scores: np.ndarray) -> np.ndarray:
         """The hard decision by ``scores``: bool ``[units]``. Raises BudgetError."""
@@ -89,21 +113,11 @@ class Scoring:
 class _Probe:
     """Sets masks to 1 for a while."""
 
-    def __init__(self, masking: UnitMasking) -> None:
-        self.masks = masking.masks
+    def __init__(self, masks: Masks) -> None:
+        self.masks, self.before = masks, masks.mode
 
     def __enter__(self) -> torch.Tensor:
         return self.masks.probe()
 
     def __exit__(self, *_: object) -> None:
-        self.masks.mode = "dense"
-
-
-def _gate_sums(gate: Gate, array: torch.Tensor) -> np.ndarray:
-    """``array`` summed where it meets the same mask entry, flat in the order of ``gate.entries``."""
-    numbers = array.detach().double().cpu().numpy()
-    if gate.split is not None:
-        numbers = numbers.reshape(gate.split)
-    entries = gate.entries.reshape((1,) * (numbers.ndim - gate.entries.ndim) + gate.entries.shape)
-    alike = tuple(a for a in range(numbers.ndim) if entries.shape[a] == 1)
-    return np.asarray(numbers.sum(axis=alike, keepdims=True).reshape(-1))
+        self.masks.mode = self.before

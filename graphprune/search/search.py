@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from typing import Any
@@ -13,22 +13,28 @@ import torch
 from torch import fx, nn
 
 from graphprune.choosing import PruneOptions
+from graphprune.criteria import Criterion
 from graphprune.errors import OptionError
 from graphprune.fx.importer import Imported, import_model
 from graphprune.graph import Value
 from graphprune.lookup import hint
-from graphprune.methods import find_trained
+from graphprune.methods import searching
 from graphprune.models import Model, load, sizes_by_name
 from graphprune.plan import Plan
 from graphprune.recipes.recipe import Recipe
-from graphprune.recipes.schedules import budget_share, temperature
+from graphprune.recipes.schedules import temperature
 from graphprune.results import PruneResult
 from graphprune.search.comparing import compare_module
 from graphprune.search.initial import Inputs, initial_logits, input_norms, needs_data, unit_scores
-from graphprune.search.masking import Masking, UnitMasking
+from graphprune.search.masking import Masking
+from graphprune.search.momentum import Stateful, forget_momentum
 from graphprune.search.scoring import Sample, Scoring
 from graphprune.search.structures import Structure, structure_of
+from graphprune.search.unit_masking import UnitMasking
 from graphprune.writeback import with_tensors
+
+_DECAY = 0.9
+"""Of the running mean of ``|w dL/dw|``."""
 
 _FLOORS_EVERY = 20
 """Steps between two looks at which units must stay."""
@@ -59,14 +65,19 @@ class Search:
     ) -> None:
         """``words``: fields of Recipe and of PruneOptions, by name.
 
-        max_steps: calls of ``step()`` until the masks are hard. batches: inputs for a ``mask_init`` that
-        looks at data. deferred: masks stay 1 until ``begin()``.
+        max_steps: calls of ``step()`` until the masks are hard. batches: inputs for a ``mask_init`` or a method
+        that looks at data. deferred: masks stay 1 until ``begin()``.
         """
         if max_steps < 1:
             raise OptionError(f"--max-steps {max_steps}: give a number from 1")
         recipe, options = _sort_words(words)
-        self.recipe, self.max_steps, self.steps = recipe, max_steps, 0
-        self.method = find_trained(method)
+        self.method = searching(method)
+        self.recipe = recipe.completed(self.method.defaults)
+        self.max_steps, self.steps = max_steps, 0
+        self.samples: Callable[[], list[Sample]] = list
+        """Batches for what looks at data; asked again in every round."""
+        self.curves: dict[str, list[float]] = {}
+        """What the method leaves to be plotted."""
         if structure not in self.method.structures:
             known = ", ".join(self.method.structures)
             raise OptionError(f"--method {method} does not serve --structure {structure}: it is for {known}")
@@ -87,6 +98,7 @@ class Search:
             recipe.temp_unit == "std",
         )
         self.masking: Masking = self.structure.masking
+        self._stage: int | None = None
         self.begun = self.finished = False
         if not deferred:
             self.begin(batches)
@@ -99,21 +111,12 @@ class Search:
         """
         if self.begun:
             raise OptionError("the search has begun already: begin() is for a deferred one, once")
-        masking = self.masking
-        if isinstance(masking, UnitMasking):
-            inputs = list(batches)
-            if self.method.score is not None:
-                scores = self.method.score(Scoring(self, self._samples(inputs, list(labels))))
-                logits = scores / max(float(np.abs(scores).max(initial=0.0)), np.finfo(np.float64).tiny)
-            else:
-                logits = initial_logits(
-                    self._scores(masking, inputs),
-                    relative=self.recipe.temp_unit == "std",
-                    seed=self.structure.options.seed,
-                )
-            with torch.no_grad():
-                masking.masks.logits.copy_(torch.from_numpy(logits.astype(np.float32)))
-        masking.soften()
+        given = list(batches)
+        if given:
+            samples = list(zip(given, list(labels) or [None] * len(given), strict=True))
+            self.samples = lambda: samples
+        self._start()
+        self.masking.soften()
         self.begun = True
         self._advance()
 
@@ -122,7 +125,7 @@ class Search:
         groups: list[dict[str, Any]] = [{"params": list(self.weights().values())}]
         if self.masking.parameters():
             groups.append(
-                {"params": self.masking.parameters(), "lr": self.recipe.mask_lr, "weight_decay": 0.0}
+                {"params": self.masking.parameters(), "lr": self.recipe.own("mask_lr"), "weight_decay": 0.0}
             )
         return groups
 
@@ -135,29 +138,37 @@ class Search:
             if id(p) not in masks and name in self.imported.tensors
         }
 
-    def step(self) -> None:
+    def step(self, optimizer: Stateful | None = None) -> None:
         """One optimiser step is done: lower the temperature, tighten the budget; hard masks at the end.
 
-        Steps before ``begin()`` and after the end train weights alone, and change nothing here.
+        Call it before gradients are cleared: some methods read them. ``optimizer``: of the weights, for methods that
+        restart weights without momentum (acdc). Steps before ``begin()`` and after the end train weights alone, and
+        change nothing here.
         """
         if self.finished or not self.begun:
             return
+        if self._source == "gradients":
+            self.masking.observe(_DECAY)
+        if self.method.box is not None:
+            self.masking.clip(*self.method.box)
         self.steps += 1
         if self.steps >= self.max_steps:
             self.harden()
             return
-        if self.recipe.snap and self.method.learns and self.steps == self._snap_step:
+        if self._snaps and self.steps == self._snap_step:
             self.masking.snap()
         elif self.steps % _FLOORS_EVERY == 0:
             self.masking.refresh()
-        self._advance()
+        self._advance(optimizer)
 
     def harden(self) -> float:
         """Fix the masks now. Returns the share achieved, of what the budget counts."""
         if not self.begun:
             raise OptionError("the search has not begun: call begin() first")
         if not self.finished:
-            self.masking.harden()
+            if self.method.one_shot and self.recipe.own("rounds") > 1:
+                self._score()
+            self.masking.harden(held_first=self._stage is not None and not self.method.one_shot)
             self.finished = True
         assert self.masking.hard is not None
         return self.masking.hard.achieved
@@ -182,7 +193,14 @@ class Search:
         pruned = self.structure.write(weighted)
         pruned.plan.fidelity["module"] = self._compare(pruned.model)
         model = Model(pruned.model, f"{self.source.name} (pruned)", None, list(self.source.notes))
-        return PruneResult(model, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+        return PruneResult(
+            model,
+            pruned.plan,
+            pruned.fidelity,
+            pruned.analysis,
+            pruned.removed_channels,
+            curves=dict(self.curves),
+        )
 
     def trained(self) -> dict[str, np.ndarray]:
         """Today's tensors by their ONNX names, those that the masks do not change included."""
@@ -200,12 +218,15 @@ class Search:
             "begun": self.begun,
             "finished": self.finished,
             "masking": self.masking.state(),
+            "stage": self._stage,
+            "curves": self.curves,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what ``state`` gave; the module's state_dict is loaded before."""
         self.steps, self.begun, self.finished = state["steps"], state["begun"], state["finished"]
         self.masking.load(state["masking"])
+        self._stage, self.curves = state["stage"], dict(state["curves"])
 
     def _compare(self, pruned: ir.Model) -> float:
         """Largest relative difference between the masked module and the file. Raises FidelityError."""
@@ -215,7 +236,9 @@ class Search:
     def temperature(self) -> float:
         """Of the next forward."""
         s = self.recipe
-        return temperature(self.steps, self.max_steps, s.init_temp, s.final_temp, s.temp_schedule)
+        return temperature(
+            self.steps, self.max_steps, s.own("init_temp"), s.own("final_temp"), s.temp_schedule
+        )
 
     @property
     def training_masks(self) -> bool:
@@ -224,25 +247,87 @@ class Search:
 
     @property
     def _snap_step(self) -> int:
-        return max(1, round(self.max_steps * (1 - self.recipe.snap)))
+        return max(1, round(self.max_steps * (1 - self.recipe.own("snap"))))
 
-    def _advance(self) -> None:
-        masking = self.masking
-        if isinstance(masking, UnitMasking) and not self.method.learns and self.training_masks:
-            scores = torch.from_numpy(masking.units.scores(self._read))
-            masking.masks.logits.data.copy_(scores)
-        progress = budget_share(self.steps, self.max_steps, self.recipe.budget_anneal)
-        if self.recipe.snap and self.steps >= self._snap_step:
-            progress = 1.0
-        self.masking.advance(self.temperature, progress, not self.training_masks)
+    @property
+    def _snaps(self) -> bool:
+        return self.method.learns and self.recipe.own("snap") > 0
 
-    def _samples(self, inputs: Sequence[Inputs], labels: Sequence[torch.Tensor | None]) -> list[Sample]:
-        if not inputs and self.method.data != "none":
+    @property
+    def _source(self) -> str:
+        rows = self.structure.options.structure == "nm"
+        return (self.method.source_of_rows if rows else None) or self.method.source
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is anything to train before the masks are hard."""
+        return not self.method.one_shot or self.recipe.own("rounds") > 1
+
+    def _advance(self, optimizer: Stateful | None = None) -> None:
+        """Set up the masks of the next step."""
+        kept = 1 - self.structure.options.budget.requested
+        stage = self.method.schedule(self.steps, self.max_steps, self.recipe, kept)
+        share = stage.share
+        if self._snaps and self.steps >= self._snap_step:
+            share = 1.0
+        if stage.number is None:
+            self.masking.advance(self.temperature, share, not self.training_masks)
+        elif stage.number != self._stage:
+            self._enter(stage.number, share, optimizer)
+
+    def _enter(self, number: int, share: float, optimizer: Stateful | None) -> None:
+        """A stage begins: choose masks, and hold them."""
+        if self.method.restarts and self._stage is not None:
+            self.masking.restart()
+            if optimizer is not None:
+                forget_momentum(optimizer)
+        if self.method.one_shot and self._stage is not None:
+            self._score()
+        self.masking.advance(self.temperature, share, held=True)
+        self.masking.choose()
+        self._stage = number
+
+    def _start(self) -> None:
+        """What the units compete with at first, where it is not their weights themselves."""
+        if self.method.one_shot:
+            self._score()
+        elif self._source == "logits" and isinstance(self.masking, UnitMasking):
+            self.masking.start(self._initial(self.masking))
+        elif self._source == "logits":
+            sizes = {name: w.detach().abs() for name, w in self.masking.tensors.weights().items()}
+            shares = {name: w / w.max().clamp_min(1e-30) for name, w in sizes.items()}
+            self.masking.start(self.masking.tensors.sums(shares).cpu().numpy())
+
+    def _initial(self, masking: UnitMasking) -> np.ndarray:
+        """Logits at the start, told apart by a little noise."""
+        begin = self.method.start
+        scores = self._scores(masking) if begin is None else np.full(masking.units.size, begin)
+        relative = begin is None and self.recipe.temp_unit == "std"
+        return initial_logits(scores, relative=relative, seed=self.structure.options.seed)
+
+    def _score(self) -> None:
+        """Ask a method in one shot again; what has gone in an earlier round stays last."""
+        assert self.method.score is not None
+        samples = self.samples()
+        if not samples and self.method.data != "none":
             raise OptionError(f"--method {self.method.name} looks at inputs: give data")
-        return list(zip(inputs, labels or [None] * len(inputs), strict=True))
+        training = self.module.training
+        scoring = Scoring(self, samples)
+        scores = self.method.score(scoring)
+        self.module.train(training)
+        for name, curve in scoring.curves.items():
+            self.curves.setdefault(name, []).extend(curve)
+        scores = scores / max(float(np.abs(scores).max(initial=0.0)), np.finfo(np.float64).tiny)
+        held = self.masking.held_masks()
+        self.masking.start(scores if held is None else scores + 3.0 * held)
 
-    def _scores(self, masking: UnitMasking, batches: Sequence[Inputs]) -> np.ndarray:
+    def criterion_scores(self, criterion: Criterion) -> np.ndarray:
+        """What a criterion says of every unit by today's weights, float ``[size]``. Raises OptionError."""
+        return self.structure.criterion_scores(with_tensors(self.source.ir, self.trained()), criterion)
+
+    def _scores(self, masking: UnitMasking) -> np.ndarray:
         kind = self.recipe.mask_init
+        batches = [inputs for inputs, _ in self.samples()] if needs_data(kind) else []
         if needs_data(kind) and not batches:
             raise OptionError(f"--mask-init {kind} looks at inputs: give data")
         norms = None

@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.choosing import PruneOptions, requested_budget
+from graphprune.criteria import Criterion, block_scores, channel_scores, weight_scores
+from graphprune.frontends.onnx import build_graph
 from graphprune.fx.importer import Imported
 from graphprune.graph import Value
 from graphprune.methods import TrainedMethod
@@ -19,8 +21,9 @@ from graphprune.pruning import Pruned, analyze, cut
 from graphprune.rows import RowWeight, plan_fields
 from graphprune.search.blocks import BlockUnits
 from graphprune.search.channels import ChannelUnits
-from graphprune.search.masking import Masking, RowMasking, UnitMasking
-from graphprune.search.rows import RowState
+from graphprune.search.masking import Masking
+from graphprune.search.row_masking import RowMasking
+from graphprune.search.unit_masking import UnitMasking
 from graphprune.zeroing import zero_weights
 
 
@@ -40,6 +43,9 @@ class Structure(Protocol):
     def write(self, weighted: ir.Model) -> Pruned:
         """The hard decision carried out on ``weighted``: the source with trained weights."""
 
+    def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
+        """What a criterion says of every unit of ``weighted``, float ``[size]``. Raises OptionError."""
+
 
 @dataclass(eq=False)
 class ChannelStructure:
@@ -57,6 +63,12 @@ class ChannelStructure:
         analysis = analyze(weighted, source.name, self.options, source.notes)
         decision = self.masking.hard.decision
         return cut(source.ir, weighted, analysis, decision, self.options, sha256=source.sha256())
+
+    def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
+        """Raises OptionError for a criterion that finds nothing to score."""
+        analysis = analyze(weighted, self.source.name, self.options, self.source.notes)
+        scores = channel_scores(analysis.groups, criterion, np.random.default_rng(self.options.seed))
+        return np.asarray(analysis.coupling.grids.spread(scores)[self.masking.units.slots])
 
 
 @dataclass(eq=False)
@@ -79,6 +91,11 @@ class BlockStructure:
             self.source, weighted, masks, fields, self.options, achieved, dense=blocking.dense
         )
 
+    def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
+        """Raises OptionError for a criterion of channels only."""
+        blocking = blocking_of(build_graph(weighted, self.options.input_shapes), self.options)
+        return block_scores(blocking, criterion, np.random.default_rng(self.options.seed))
+
 
 @dataclass(eq=False)
 class RowStructure:
@@ -95,6 +112,13 @@ class RowStructure:
         assert self.masking.hard is not None
         hard, fields = self.masking.hard, plan_fields(self.rows)
         return zero_weights(self.source, weighted, hard.decision, fields, self.options, hard.achieved)
+
+    def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
+        """Raises OptionError for a criterion of channels only."""
+        rng = np.random.default_rng(self.options.seed)
+        found = rows_of(build_graph(weighted, self.options.input_shapes), self.options)
+        arrays = [np.asarray(r.weight.value.array(), np.float32) for r in found]
+        return np.concatenate([weight_scores(a, criterion, rng).reshape(-1) for a in arrays])
 
 
 def structure_of(
@@ -115,24 +139,21 @@ def structure_of(
     """
     nm = str(words.get("nm", PruneOptions.nm))
     options = PruneOptions(
-        **{"allocation": "global", **words},
+        **{"allocation": method.allocation, **words},
         structure=name,
         budget=requested_budget(name, nm, budget),
         method=method.name,
     )
-    module, nodes = imported.module, imported.nodes
+    module, nodes, tensors = imported.module, imported.nodes, imported.tensors
     if name == "channel":
         channels = ChannelUnits(analyze(source.ir, source.name, options, source.notes), options, nodes)
         channels.harden(channels.scores())  # a budget that is out of reach is refused before any training
-        return ChannelStructure(
-            source, UnitMasking(module, nodes, channels, np.zeros(channels.size), method), options
-        )
+        return ChannelStructure(source, UnitMasking(module, nodes, tensors, channels, method), options)
     if name == "block":
         blocks = BlockUnits(blocking_of(imported.graph, options))
         blocks.harden(blocks.scores(Value.array))
-        masking = UnitMasking(module, nodes, blocks, np.zeros(blocks.size), method)
+        masking = UnitMasking(module, nodes, tensors, blocks, method)
         return BlockStructure(source, masking, options, blocks, f"block {options.block}")
     rows = rows_of(imported.graph, options)
-    keep, of = rows[0].keep, rows[0].of
-    state = RowState(method, keep, of, relative=relative)
-    return RowStructure(source, RowMasking(module, nodes, rows, state), options, rows, f"nm {options.nm}")
+    row_masking = RowMasking(module, nodes, rows, method, relative=relative)
+    return RowStructure(source, row_masking, options, rows, f"nm {options.nm}")

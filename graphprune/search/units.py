@@ -64,6 +64,12 @@ class Units(Protocol):
     entries: int
     slots: np.ndarray
     derived: np.ndarray
+    cost: np.ndarray
+    """Weights that go with each unit, float ``[units]``."""
+    layers: np.ndarray
+    """The layer of each unit: those of a number come from one weight, or one set of coupled layers."""
+    relative: bool
+    """Whether a unit's weights lie in several tensors, whose scales are to cancel."""
 
     @property
     def sections(self) -> Sequence[Section]:
@@ -72,6 +78,10 @@ class Units(Protocol):
     @property
     def gates(self) -> Sequence[Gate]:
         """Where entries act."""
+
+    @property
+    def members(self) -> Sequence[Gate]:
+        """All weights that go with units, those that masks multiply and others, addressed as by gates."""
 
     @property
     def statistics(self) -> Sequence[tuple[Node, np.ndarray]]:
@@ -88,3 +98,12 @@ class Units(Protocol):
 
     def harden(self, logits: np.ndarray) -> Hard:
         """The decision by ``logits``, within the budget exactly. Raises BudgetError."""
+
+
+def layered(units: Units, keep: np.ndarray) -> list[Section]:
+    """A budget for every layer: what ``keep`` (bool ``[units]``) leaves it."""
+    parts = [np.flatnonzero(units.layers == layer) for layer in np.unique(units.layers)]
+    return [
+        Section(u, units.cost[u], float(units.cost[u].sum()), float(units.cost[u][keep[u]].sum()))
+        for u in parts
+    ]

@@ -20,6 +20,7 @@ from graphprune.errors import Interrupted, OptionError, TrainingError
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
 from graphprune.recipes.training import Progress
+from graphprune.search.scoring import Sample
 from graphprune.search.search import Search
 from graphprune.training.augment import draw, move, move_labels
 from graphprune.training.averaging import Average
@@ -63,6 +64,7 @@ class Training:
         self.on_step, self.on_hard = on_step, on_hard
         self.step = self.epoch = self.used = 0
         """Steps done, the epoch of the data that comes next, and its batches already used."""
+        search.samples = self._first_batches
         self.notes: dict[str, Any] = {}
         """Plain data that checkpoints carry along (metrics measured so far)."""
         self.module = search.module
@@ -83,7 +85,7 @@ class Training:
             self.mask_optimizer = build_optimizer(
                 recipe.mask_optimizer,
                 [("masks", p) for p in search.masking.parameters()],
-                lr=recipe.mask_lr,
+                lr=recipe.own("mask_lr"),
                 momentum=recipe.mask_momentum,
                 weight_decay=recipe.mask_weight_decay,
             )
@@ -171,14 +173,13 @@ class Training:
             factor = lr_factor(done, phases.search, 0, self.recipe.mask_scheduler)
             set_lr(self.mask_optimizer.param_groups, factor)
             self.mask_optimizer.step()
-        search.step()
+        search.step(self.optimizer)
 
     def _enter_phase(self) -> None:
         """What happens between phases, before the step that follows."""
         phases, search = self.phases, self.search
         if self.step == phases.pretrain and not search.begun:
-            first = self._first_batches()
-            search.begin([b.inputs for b in first], [b.labels for b in first])
+            search.begin()
             self._parallel = None
         if self.step >= phases.search_end and "hard" not in self.notes:
             self.notes["hard"] = search.harden()
@@ -267,16 +268,12 @@ class Training:
         inputs = tuple(move(x, moves) if _is_image(x) else x for x in batch.inputs)
         return Batch(inputs, labels, batch.indices)
 
-    def _first_batches(self) -> list[Batch]:
+    def _first_batches(self) -> list[Sample]:
         """For a data-driven --mask-init and for methods that score by gradients, the same on every rank."""
         batches = self.data.batches(self.recipe.batch_size, epoch=0, seed=self.recipe.seed)
         place = self.devices.device
         return [
-            replace(
-                b,
-                inputs=tuple(x.to(place) for x in b.inputs),
-                labels=None if b.labels is None else b.labels.to(place),
-            )
+            (tuple(x.to(place) for x in b.inputs), None if b.labels is None else b.labels.to(place))
             for b in islice(batches, _INITIAL_BATCHES)
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,10 @@ class Optimizer(Protocol):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Settings of each group of parameters: ``lr``, ``initial_lr`` and more."""
+
+    @property
+    def state(self) -> Mapping[Any, dict[str, Any]]:
+        """Parameter -> its buffers."""
 
     def step(self) -> Any:
         """Move the parameters along their gradients; those without a gradient stay."""
@@ -77,6 +81,11 @@ class Together:
         """The groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
 
+    @property
+    def state(self) -> Mapping[Any, dict[str, Any]]:
+        """Of all parts."""
+        return {key: value for part in self.parts for key, value in part.state.items()}
+
     def step(self) -> None:
         """Step every part."""
         for part in self.parts:
@@ -117,6 +126,11 @@ class MatrixMuon:
     def param_groups(self) -> list[dict[str, Any]]:
         """The group of all weights."""
         return self.muon.param_groups
+
+    @property
+    def state(self) -> Mapping[Any, dict[str, Any]]:
+        """Of Muon, by matrix."""
+        return self.muon.state
 
     @torch.no_grad()
     def step(self) -> None:

@@ -63,7 +63,7 @@ class _Run:
             **words,
             **{k: v for k, v in vars(recipe).items() if k != "max_steps"},
         )
-        self.recipe = self._fitting_batches(recipe)
+        self.recipe = self._fitting_batches(recipe.completed(self.search.method.defaults))
         self.loss = find_loss(recipe.loss, self.search.imported.graph, recipe.distill_temp)
         if self.loss.needs_labels and not self.data.labelled:
             raise DataError(
@@ -72,8 +72,8 @@ class _Run:
         self.metrics: dict[str, float] = {}
 
     def train(self) -> PruneResult:
-        searches = self.search.method.searches
-        phases = phases_of(self.recipe, self.data.length(self.recipe.batch_size), searches=searches)
+        length = self.data.length(self.recipe.batch_size)
+        phases = phases_of(self.recipe, length, searches=self.search.searches)
         self.search.max_steps = max(phases.search, 1)
         training = Training(
             self.search,

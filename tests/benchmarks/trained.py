@@ -129,7 +129,6 @@ def run(key: dict, data: tuple[Path, Path]) -> dict:
         options = TrainingOptions(str(data[0]), recipe_of(key), eval_data=str(data[1]), watcher=Watch(key))
         result = graphprune.prune(path, method="smart", training=options, **common)
         metrics = result.metrics
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
         **key,
         **metrics,
@@ -137,10 +136,21 @@ def run(key: dict, data: tuple[Path, Path]) -> dict:
         "achieved": result.plan.budget["achieved"],
         "fidelity": result.fidelity.max_rel_diff,
         "seconds": round(time.perf_counter() - start),
-        "commit": commit.stdout.strip(),
-        "machine": platform.processor() or platform.machine(),
+        "commit": short_commit(),
+        "machine": machine(),
         "command": " ".join(["python -m tests.benchmarks.trained", *sys.argv[1:]]),
     }
+
+
+def short_commit() -> str:
+    """What was run."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def machine() -> str:
+    """What it was run on."""
+    return platform.processor() or platform.machine()
 
 
 def recipe_of(key: dict) -> Recipe:
