@@ -23,7 +23,6 @@ from graphprune.methods import all_trained, find_trained
 from graphprune.methods.synflow import _linearised, flow
 from graphprune.search.scoring import Scoring
 from graphprune.search.search import Search
-from sample_models import export
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
 SCORED = sorted(name for name, m in all_trained().items() if m.score is not None)
@@ -169,46 +168,6 @@ def test_synflow_never_collapses_a_layer(sparsity: float) -> None:
     assert min(kept.values()) >= 10
     magnitude = graphprune.prune(model, method="magnitude", allocation="global", **words)
     assert len(magnitude.plan.blocks["w1"]["kept"]) == 1  # what must stay of every weight
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("method", SCORED)
-def test_every_method_on_every_structure(method: str, structure: str) -> None:
-    if structure not in find_trained(method).structures:
-        with pytest.raises(OptionError, match=f"does not serve --structure {structure}"):
-            Search(RESNET, structure=structure, method=method, deferred=True)
-        return
-
-    def run() -> graphprune.PruneResult:
-        search = Search(RESNET, structure=structure, method=method, deferred=True, **STRUCTURES[structure])
-        batches = samples()
-        search.begin([x for x, _ in batches], [y for _, y in batches])
-        search.finish()
-        return search.result()
-
-    first, second = run(), run()
-    assert first.plan.to_json() == second.plan.to_json()
-    assert first.plan.method == method
-    assert first.fidelity.holds
-    assert first.plan.fidelity["module"] <= 1e-4
-    wanted = STRUCTURES[structure].get("sparsity", 0.5)
-    assert first.plan.budget["achieved"] == pytest.approx(wanted, abs=0.015)
-
-
-@pytest.fixture(scope="session")
-def bisenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export("bisenet_v2", tmp_path_factory.mktemp("scored") / "bisenet_v2.onnx")
-
-
-@pytest.mark.parametrize("method", SCORED)
-def test_a_segmentation_network(method: str, bisenet: Path) -> None:
-    """BiSeNetV2: pixels have classes, too."""
-    search = Search(bisenet, sparsity=0.3, method=method, deferred=True)
-    shape = search.imported.graph.inputs[0].shape
-    search.begin([(torch.randn(shape, generator=torch.Generator().manual_seed(0)),)])
-    plan, _ = search.finish()
-    assert plan.fidelity["holds"]
-    assert plan.budget["achieved"] == pytest.approx(0.3, abs=0.03)
 
 
 @pytest.fixture
