@@ -67,7 +67,7 @@ def pdp(norms: torch.Tensor, keep: float, tau: float, cost: torch.Tensor | None 
 def test_pdp_is_the_published_softmax() -> None:
     """exp(w^2 / tau) / (exp(w^2 / tau) + exp(t^2 / tau)), t^2 midway between the squares at the cut."""
     w = torch.tensor([0.9, 0.2, 0.6, 1.4, 0.5], dtype=torch.float64)
-    squares = w.square() / w.square().mean()
+    squares = w.square() / w.square().std(correction=0)
     t = (squares[2] + squares[4]) / 2
     expected = torch.softmax(torch.stack([squares, t.expand(5)]) / 0.1, 0)[0]
     assert torch.allclose(pdp(w, 3, 0.1), expected, atol=1e-12)
@@ -91,7 +91,7 @@ def test_pdp_counts_costs() -> None:
 
 
 def test_pdp_gradient_is_steeper_at_the_threshold() -> None:
-    """d(m w)/dw = m + (2 w^2 / tau) m (1 - m), the threshold held; here tau is in units of the mean square."""
+    """d(m w)/dw = m + (2 w^2 / tau) m (1 - m), the threshold held; tau is in standard deviations of w^2."""
     search = Search(RESNET, method="pdp", max_steps=4, **BLOCKS)
     train(search, 3)
     name, w = next(iter(search.masking.tensors.weights().items()))
@@ -108,7 +108,7 @@ def test_pdp_gradient_is_steeper_at_the_threshold() -> None:
     tau = search.temperature
     with torch.no_grad():
         x = search.masking.masks.competing()[blocked.own].double()
-        scale = x[~torch.from_numpy(search.masking.masks.floors[blocked.own])].square().mean()
+        scale = x[~torch.from_numpy(search.masking.masks.floors[blocked.own])].square().std(correction=0)
         m = torch.from_numpy(blocked.expand(search.masking.masks.soft()[blocked.own].double().numpy()))
         sums = torch.from_numpy(blocked.sums((direction * w).double().numpy()))
         size = torch.from_numpy(blocked.sizes().astype(float))

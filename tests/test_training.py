@@ -129,6 +129,31 @@ def test_resume_continues_bit_for_bit(
     assert [m[0] for m in watch.metrics] == ["before", "after hardening", "after fine-tuning"]
 
 
+@pytest.mark.parametrize("structure", ["channel", "block", "nm"])
+@pytest.mark.parametrize("method", ["pdp", "pas", "awg", "acdc", "gmp", "magnitude", "snip"])
+def test_every_method_resumes_bit_for_bit(
+    method: str, structure: str, model_file: Path, images: Path, tmp_path: Path
+) -> None:
+    """Stopped within the search, among masks that are held, multipliers and running means."""
+    words: dict = {"channel": {"sparsity": 0.5}, "block": {"sparsity": 0.5, "block": "4x4"}, "nm": {}}[
+        structure
+    ]
+    recipe = replace(QUICK, search_epochs=2, rounds=2, amp="none")
+
+    def run(**more) -> dict[str, np.ndarray]:
+        options = TrainingOptions(str(images), recipe, **more)
+        found = prune(model_file, method=method, structure=structure, training=options, **words)
+        return tensors(found.model.to_onnx())
+
+    whole = run()
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(Interrupted):
+        run(checkpoint=checkpoint, watcher=Watch(3))
+    resumed = run(checkpoint=checkpoint, resume=True)
+    assert whole.keys() == resumed.keys()
+    assert all(np.array_equal(whole[n], resumed[n]) for n in whole)
+
+
 def test_a_checkpoint_of_another_run_is_refused(model_file: Path, images: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     options = TrainingOptions(str(images), QUICK, checkpoint=checkpoint, watcher=Watch(2))

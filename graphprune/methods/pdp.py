@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # torch is imported when the first mask is made
 
     from graphprune.relaxation import Threshold
 
-TEMPERATURE = 0.03
-"""In units of the layer's mean square. The published 1e-4 is for raw weights, whose squares are about 1e-3."""
+TEMPERATURE = 0.005
+"""In standard deviations of the layer's squares; the published 1e-4 is for raw weights, whose squares are about 1e-3."""
 
 
 def _relax(
@@ -27,7 +27,8 @@ def _relax(
 ) -> torch.Tensor:
     import torch
 
-    squares = x.square() / x.detach().square().mean().clamp_min(1e-30)
+    squares = x.square()
+    squares = squares / squares.detach().std(correction=0).clamp_min(1e-30)
     order = torch.argsort(squares.detach(), descending=True, stable=True)
     spent = torch.arange(1, x.numel() + 1) if cost is None else torch.cumsum(cost.cpu()[order.cpu()], 0)
     kept = int((spent <= budget * (1 + 1e-9)).sum())

@@ -143,6 +143,7 @@ class Masks(nn.Module):
             "mode": self.mode,
             "temperature": self.temperature,
             "progress": self.progress,
+            "held": self.held,
             "targets": list(self.targets),
             "floors": torch.from_numpy(self.floors.copy()),
             "memory": self.thresholds(),
@@ -153,7 +154,7 @@ class Masks(nn.Module):
         """Take up what ``progress_state`` gave."""
         self.mode = state["mode"]
         self.temperature, self.progress = state["temperature"], state["progress"]
-        self.targets = list(state["targets"])
+        self.held, self.targets = state["held"], list(state["targets"])
         self.set_floors(state["floors"].numpy())
         for memory, value in zip(self._memory, state["memory"], strict=True):
             memory.value = value

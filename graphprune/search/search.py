@@ -104,7 +104,7 @@ class Search:
             self.begin(batches)
 
     def begin(self, batches: Iterable[Inputs] = (), labels: Iterable[torch.Tensor | None] = ()) -> None:
-        """Start the search from today's weights.
+        """Start the search from today's weights; a method in one shot, in one round, fixes its masks here.
 
         ``batches``: inputs for a data-driven ``mask_init``, or a method that scores by gradients; ``labels``: of
         each batch, where there are any.
@@ -118,7 +118,10 @@ class Search:
         self._start()
         self.masking.soften()
         self.begun = True
-        self._advance()
+        if self.searches:
+            self._advance()
+        else:
+            self.harden()
 
     def parameters(self) -> list[dict[str, Any]]:
         """Parameter groups for any torch optimiser: weights, and mask logits with a rate of their own."""
@@ -277,7 +280,8 @@ class Search:
 
     def _enter(self, number: int, share: float, optimizer: Stateful | None) -> None:
         """A stage begins: choose masks, and hold them."""
-        if self.method.restarts and self._stage is not None:
+        held = self.masking.held_masks()
+        if self.method.restarts and held is not None and not held.all():
             self.masking.restart()
             if optimizer is not None:
                 forget_momentum(optimizer)
