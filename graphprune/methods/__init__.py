@@ -7,6 +7,7 @@ from graphprune.methods import (  # noqa: F401 - importing registers
     grasp,
     pas,
     pdp,
+    pso,
     smart,
     snip,
     synflow,

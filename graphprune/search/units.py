@@ -65,7 +65,7 @@ class Units(Protocol):
     slots: np.ndarray
     derived: np.ndarray
     cost: np.ndarray
-    """Weights that go with each unit, float ``[units]``."""
+    """What the budget counts of each unit, float ``[units]``: weights of a block, filters of a channel."""
     layers: np.ndarray
     """The layer of each unit: those of a number come from one weight, or one set of coupled layers."""
     relative: bool
