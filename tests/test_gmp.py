@@ -69,7 +69,7 @@ def test_masks_are_the_largest_of_today() -> None:
     budget = total - share * 0.7 * total
 
     def expected() -> np.ndarray:
-        scores = units.scores(search._read)
+        scores = units.scores(search.read)
         floors = units.floors(scores)
         return hard_topk(
             scores.astype(np.float32),

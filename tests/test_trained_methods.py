@@ -92,7 +92,7 @@ def test_pdp_counts_costs() -> None:
 
 def test_pdp_gradient_is_steeper_at_the_threshold() -> None:
     """d(m w)/dw = m + (2 w^2 / tau) m (1 - m), the threshold held; tau is in standard deviations of w^2."""
-    search = Search(RESNET, method="pdp", max_steps=4, **BLOCKS)
+    search = Search(RESNET, method="pdp", max_steps=4, init_temp=0.05, final_temp=0.05, **BLOCKS)
     train(search, 3)
     name, w = next(iter(search.masking.tensors.weights().items()))
     blocked = search.masking.units.blocking.blocked[0]
@@ -122,7 +122,7 @@ def test_pdp_gradient_is_steeper_at_the_threshold() -> None:
 def test_pdp_keeps_the_shares_of_the_first_ranking() -> None:
     search = Search(RESNET, method="pdp", max_steps=20, **BLOCKS)
     units = search.masking.units
-    keep = units.harden(units.scores(search._read)).keep
+    keep = units.harden(units.scores(search.read)).keep
     for section in search.masking.masks.sections:
         assert section.target == pytest.approx(units.cost[section.units][keep[section.units]].sum())
     train(search, 20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from typing import Any
@@ -19,18 +19,19 @@ from graphprune.fx.importer import Imported, import_model
 from graphprune.graph import Value
 from graphprune.lookup import hint
 from graphprune.methods import searching
+from graphprune.methods.registry import Source
 from graphprune.models import Model, load, sizes_by_name
 from graphprune.plan import Plan
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import temperature
 from graphprune.results import PruneResult
 from graphprune.search.comparing import compare_module
-from graphprune.search.initial import Inputs, initial_logits, input_norms, needs_data, unit_scores
+from graphprune.search.initial import Inputs
 from graphprune.search.masking import Masking
 from graphprune.search.momentum import Stateful, forget_momentum
-from graphprune.search.scoring import Sample, Scoring
+from graphprune.search.scoring import Sample
+from graphprune.search.starting import score, start
 from graphprune.search.structures import Structure, structure_of
-from graphprune.search.unit_masking import UnitMasking
 from graphprune.writeback import with_tensors
 
 _DECAY = 0.9
@@ -115,7 +116,7 @@ class Search:
         if given:
             samples = list(zip(given, list(labels) or [None] * len(given), strict=True))
             self.samples = lambda: samples
-        self._start()
+        start(self)
         self.masking.soften()
         self.begun = True
         if self.searches:
@@ -150,7 +151,7 @@ class Search:
         """
         if self.finished or not self.begun:
             return
-        if self._source == "gradients":
+        if self.source_of_masks == "gradients":
             self.masking.observe(_DECAY)
         if self.method.box is not None:
             self.masking.clip(*self.method.box)
@@ -170,7 +171,7 @@ class Search:
             raise OptionError("the search has not begun: call begin() first")
         if not self.finished:
             if self.method.one_shot and self.recipe.own("rounds") > 1:
-                self._score()
+                score(self)
             self.masking.harden(held_first=self._stage is not None and not self.method.one_shot)
             self.finished = True
         assert self.masking.hard is not None
@@ -257,7 +258,8 @@ class Search:
         return self.method.learns and self.recipe.own("snap") > 0
 
     @property
-    def _source(self) -> str:
+    def source_of_masks(self) -> Source:
+        """What units compete with (module ``methods.registry``)."""
         rows = self.structure.options.structure == "nm"
         return (self.method.source_of_rows if rows else None) or self.method.source
 
@@ -286,76 +288,16 @@ class Search:
             if optimizer is not None:
                 forget_momentum(optimizer)
         if self.method.one_shot and self._stage is not None:
-            self._score()
+            score(self)
         self.masking.advance(self.temperature, share, held=True)
         self.masking.choose()
         self._stage = number
-
-    def _start(self) -> None:
-        """What the units compete with at first, where it is not their weights themselves."""
-        if self.method.one_shot:
-            self._score()
-        elif self._source == "logits" and isinstance(self.masking, UnitMasking):
-            self.masking.start(self._initial(self.masking))
-        elif self._source == "logits":
-            sizes = {name: w.detach().abs() for name, w in self.masking.tensors.weights().items()}
-            shares = {name: w / w.max().clamp_min(1e-30) for name, w in sizes.items()}
-            self.masking.start(self.masking.tensors.sums(shares).cpu().numpy())
-
-    def _initial(self, masking: UnitMasking) -> np.ndarray:
-        """Logits at the start, told apart by a little noise."""
-        begin = self.method.start
-        scores = self._scores(masking) if begin is None else np.full(masking.units.size, begin)
-        relative = begin is None and self.recipe.temp_unit == "std"
-        return initial_logits(scores, relative=relative, seed=self.structure.options.seed)
-
-    def _score(self) -> None:
-        """Ask a method in one shot again; what has gone in an earlier round stays last."""
-        assert self.method.score is not None
-        samples = self.samples()
-        if not samples and self.method.data != "none":
-            raise OptionError(f"--method {self.method.name} looks at inputs: give data")
-        training = self.module.training
-        scoring = Scoring(self, samples)
-        scores = self.method.score(scoring)
-        self.module.train(training)
-        for name, curve in scoring.curves.items():
-            self.curves.setdefault(name, []).extend(curve)
-        scores = scores / max(float(np.abs(scores).max(initial=0.0)), np.finfo(np.float64).tiny)
-        held = self.masking.held_masks()
-        self.masking.start(scores if held is None else scores + 3.0 * held)
 
     def criterion_scores(self, criterion: Criterion) -> np.ndarray:
         """What a criterion says of every unit by today's weights, float ``[size]``. Raises OptionError."""
         return self.structure.criterion_scores(with_tensors(self.source.ir, self.trained()), criterion)
 
-    def _scores(self, masking: UnitMasking) -> np.ndarray:
-        kind = self.recipe.mask_init
-        batches = [inputs for inputs, _ in self.samples()] if needs_data(kind) else []
-        if needs_data(kind) and not batches:
-            raise OptionError(f"--mask-init {kind} looks at inputs: give data")
-        norms = None
-        if kind in ("activation", "weight-activation"):
-            norms = input_norms(self.original, self.imported.nodes, self.imported.graph, batches)
-        if kind == "taylor":
-            return self._sensitivity(masking, batches)
-        return unit_scores(kind, masking.units, self._read, norms)
-
-    def _sensitivity(self, masking: UnitMasking, batches: Sequence[Inputs]) -> np.ndarray:
-        """|dL/ds| at s = 1, L the squared outputs: how much the outputs move when a unit fades."""
-        total = np.zeros(masking.units.size)
-        self.module.eval()
-        for inputs in batches:
-            probe = masking.masks.probe()
-            outputs = self.module(*inputs)
-            tensors = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-            loss = torch.stack([x.float().square().mean() for x in tensors if x.is_floating_point()]).sum()
-            (gradient,) = torch.autograd.grad(loss, probe)
-            total += gradient.abs().double().cpu().numpy()
-        masking.masks.mode = "dense"
-        return total
-
-    def _read(self, value: Value) -> np.ndarray:
+    def read(self, value: Value) -> np.ndarray:
         """Today's data of a stored tensor; of one that the module does not hold, the file's."""
         attribute = {v: k for k, v in self.imported.tensors.items()}.get(value.name)
         if attribute is None:
