@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch is imported when the first mask is made
 
     from graphprune.relaxation import Threshold
 
-TEMPERATURE = 0.005
+TEMPERATURE = 0.0005
 """In standard deviations of the layer's squares; the published 1e-4 is for raw weights, with squares of about 1e-3."""
 
 
