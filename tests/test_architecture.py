@@ -35,6 +35,7 @@ FLOW = [
     ["methods"],
     ["fx"],
     ["sizes", "layouts"],
+    ["frontends.torch"],
     ["surgery"],
     ["planning"],
     ["reference", "agreement", "sampling", "pattern_check"],
@@ -58,10 +59,10 @@ FLOW = [
 READS_ONNX_IR = {
     "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
     "adding", "freeing", "pattern_check", "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing",
-    "writeback", "formats", "targets", "rewriting",
+    "writeback", "formats", "targets", "rewriting", "frontends.torch",
 }  # fmt: skip
 READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
-TRAINS = {"relaxation", "fx", "search", "training"}
+TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch"}
 """Packages that are imported only where something is trained: they may import torch at once."""
 NEVER_AT_IMPORT = {"torch", "onnxruntime", "networkx", "onnx_graphsurgeon"}
 LIGHT = {"typer", "rich"}
@@ -90,6 +91,8 @@ def imports(path: Path, *, inside_functions: bool) -> Iterator[str]:
 
 def part(module: str) -> str:
     """``graphprune.rules.matmul`` -> ``rules``: the stage that a module belongs to."""
+    if module.startswith("graphprune.frontends.torch"):
+        return "frontends.torch"
     return [*module.split("."), "__init__"][1]
 
 
