@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import options, output, paths
+from . import options, output, paths, sources
 from .output import Column, number, percent, plural
 
 
 def analyze(
-    model: options.ModelArgument,
+    model: options.SourceArgument,
     json: options.JsonOption = None,
     input_shape: options.InputShapeOption = None,
     attention: options.AttentionOption = options.Attention.heads,
@@ -32,13 +32,14 @@ def analyze(
       graphprune analyze model.onnx --structure block --block 16x8x1x1
       graphprune analyze model.onnx --input-shape input:1,3,224,224 --json report.json
       graphprune analyze model.onnx --json - | jq .prunable_params
+      graphprune analyze package.module:factory --input-shape 1,3,224,224
     """
-    shapes = options.input_shapes(input_shape)
     paths.check_json_target(json, model)
     from graphprune import api
 
+    opened, shapes = sources.open_model(model, input_shape)
     analysis = api.analyze(
-        model,
+        opened,
         input_shapes=shapes,
         attention=attention.value,
         allow_inexact=allow_inexact,

@@ -28,6 +28,14 @@ class Allocation(StrEnum):
 
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="The .onnx file, or package.module:factory, a function that returns an nn.Module.",
+        show_default=False,
+    ),
+]
 OriginalArgument = Annotated[
     Path, typer.Argument(metavar="ORIGINAL", help="The .onnx file before pruning.", show_default=False)
 ]
@@ -44,7 +52,8 @@ InputShapeOption = Annotated[
     typer.Option(
         "--input-shape",
         metavar="NAME:1,3,224,224",
-        help="Sizes of an input whose axes are dynamic (else guessed, and said so). Repeatable.",
+        help="Sizes of an input whose axes are dynamic (else guessed, and said so). A factory's module: 1,3,224,224. "
+        "Repeatable.",
     ),
 ]
 AttentionOption = Annotated[
@@ -208,6 +217,19 @@ def input_shapes(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
         if name in found:
             raise OptionError(f"--input-shape names input {name!r} twice: give its sizes once")
         found[name] = shape
+    return found
+
+
+def plain_shapes(given: Sequence[str] | None) -> list[tuple[int, ...]]:
+    """``1,3,224,224``, in the order of a module's inputs, names left out. Raises OptionError."""
+    from graphprune.errors import OptionError
+
+    found = []
+    for entry in given or ():
+        parts = entry.rpartition(":")[2].split(",")
+        if not all(p.strip().isascii() and p.strip().isdigit() and int(p) for p in parts):
+            raise OptionError(f"--input-shape {entry!r} is not understood: write 1,3,224,224")
+        found.append(tuple(int(p) for p in parts))
     return found
 
 

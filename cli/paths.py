@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def default_output(model: Path, ending: str) -> Path:
-    """``model.onnx`` -> ``model`` with another ending (``.pruned.onnx``)."""
+    """``model.onnx`` -> ``model`` with another ending (``.pruned.onnx``); ``package.module:name`` -> ``name``."""
+    if ":" in model.name and not model.exists():
+        return Path(model.name.rpartition(":")[2] + ending)
     return model.with_name(model.name.removesuffix(".onnx") + ending)
 
 

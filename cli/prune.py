@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import options, output, paths
+from . import options, output, paths, sources
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
 from .output import Column, number, percent
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def prune(
     ctx: typer.Context,
-    model: options.ModelArgument,
+    model: options.SourceArgument,
     out: options.OutOption = None,
     structure: options.StructureOption = "channel",
     block: options.BlockOption = "16x8x1x1",
@@ -114,6 +114,7 @@ def prune(
       graphprune prune model.onnx --structure block --block 16x8x1x1 --sparsity 0.7 --format compact
       graphprune prune model.onnx --structure nm --nm 2:4
       graphprune prune model.onnx --target npu-16x8 --sparsity 0.7
+      graphprune prune package.module:factory --input-shape 1,3,224,224 --sparsity 0.5 -o small.pt2
       graphprune prune model.onnx --sparsity 0.5 --method smart --data images.npz
       graphprune prune model.onnx --sparsity 0.5 --method taylor --data images.npz --rounds 4
       graphprune prune model.onnx --sparsity 0.7 --method smart --data photos/ --structure block --recipe smart-plus
@@ -130,10 +131,11 @@ def prune(
     check_format(values["format"], values["structure"])
     with Watching() as watching:
         told = _training(values, written, watching)
-        result = api.prune(api.load(model), **words, training=told)
+        opened, words["input_shapes"] = sources.open_model(model, values["input_shape"])
+        result = api.prune(opened, **words, training=told)
     if not is_first_rank():
         return
-    size = file_size(model)
+    size = file_size(model) if model.exists() else None
     result.save(written, force=force, format=values["format"])
     if told is not None:
         _finish_training(values, written, told)
@@ -143,7 +145,7 @@ def prune(
         show(result, model, written, size)
     for sentence in (*result.analysis.notes, *result.emit(values["format"]).notes):
         output.note(sentence)
-    if target is not None:
+    if target is not None and written.suffix != ".pt2":
         _check_fit(written, target, words["input_shapes"])
 
 
@@ -171,7 +173,6 @@ def _words(values: Mapping[str, Any]) -> dict[str, Any]:
         "ratios": options.ratios(values["ratio"]),
         "only": values["only"] or (),
         "exclude": values["exclude"] or (),
-        "input_shapes": options.input_shapes(values["input_shape"]),
     }
 
 
@@ -224,8 +225,8 @@ def file_size(path: Path) -> int:
     return path.stat().st_size + (external.stat().st_size if external.exists() else 0)
 
 
-def show(result: PruneResult, source: Path, target: Path, size_before: int) -> None:
-    """The report for people."""
+def show(result: PruneResult, source: Path, target: Path, size_before: int | None) -> None:
+    """The report for people; a PyTorch module has no size before."""
     from graphprune.plan import beside, plan_path
 
     plan = result.plan
@@ -236,8 +237,9 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int) -> N
         (stored, plan.params["before"], plan.params["after"]),
         ("MACs", plan.macs["before"], plan.macs["after"]),
         ("prunable channels", channels, channels - result.removed_channels),
-        ("file bytes", size_before, file_size(target)),
     ]
+    if size_before is not None:
+        sizes.append(("file bytes", size_before, file_size(target)))
     output.table(
         f"{source.name} -> {target.name}",
         [
@@ -282,6 +284,10 @@ def _check_targets(model: Path, target: Path, force: bool, resume: bool, structu
     from graphprune.plan import beside, plan_path
 
     paths.check_output(target)
+    if target.suffix == ".pt2" and not sources.is_factory(model):
+        raise OptionError(
+            f"{target}: .pt2 is for a PyTorch module (package.module:factory); name an .onnx file"
+        )
     if force:
         return
     if paths.same_file(model, target):

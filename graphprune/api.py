@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def analyze(
     source: Any,
+    example_inputs: Any = None,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     attention: str = "heads",
@@ -34,6 +35,7 @@ def analyze(
 ) -> Analysis:
     """Find the coupled channels of a model, what they cost, and what cannot be pruned and why.
 
+    ``source``: see ``load``; ``example_inputs``: of an ``nn.Module``, a tensor or a tuple.
     ``structure`` block or nm: also how many blocks or N:M groups every weight has (``Analysis.patterns``).
     ``input_shapes``: input name -> sizes, for inputs with dynamic axes (others are guessed, see
     ``Analysis.notes``). Raises ModelError, OptionError.
@@ -41,11 +43,11 @@ def analyze(
     from graphprune.choosing import PruneOptions, requested_budget
     from graphprune.pattern_report import pattern_report
 
-    model = load(source)
+    model = load(source, example_inputs)
     analysis = analyze_model(
         model.ir,
         model.name,
-        input_shapes=sizes_by_name(input_shapes),
+        input_shapes=model.sizes(input_shapes),
         attention=attention,
         allow_inexact=allow_inexact,
         notes=model.notes,
@@ -66,6 +68,7 @@ def analyze(
 
 def prune(
     source: Any,
+    example_inputs: Any = None,
     *,
     structure: str = "channel",
     sparsity: float | None = None,
@@ -87,9 +90,12 @@ def prune(
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     training: TrainingOptions | None = None,
+    in_place: bool = False,
 ) -> PruneResult:
     """Prune a model under exactly one budget and prove ``masked original == pruned``.
 
+    ``source``: see ``load``. For an ``nn.Module``, ``example_inputs`` is what its forward takes, a tensor or a tuple;
+    the result's ``module`` is the pruned one, and with ``in_place`` ``source`` itself is sliced as well.
     ``structure``: ``channel`` removes whole channels; ``block`` zeroes weights in blocks of outputs x inputs x
     kernel; ``nm`` leaves N of every M weights along ``nm_axis`` (input or output), and takes no budget.
     ``sparsity``: share of prunable output channels to remove, or of weights in blocks; ``params`` / ``macs``:
@@ -98,13 +104,8 @@ def prune(
     trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or weight
     names -> share for those groups. ``training``: data, recipe and more, for methods that train.
 
-    Raises BudgetError where the budget is out of reach.
+    Raises BudgetError where the budget is out of reach, OptionError where ``in_place`` is not possible.
     """
-    from graphprune.choosing import PruneOptions, requested_budget
-    from graphprune.criteria import all_criteria, find_criterion
-    from graphprune.pruning import prune_channels
-    from graphprune.weight_pruning import prune_weights
-
     common: dict[str, Any] = {
         "structure": structure,
         "block": block,
@@ -118,22 +119,40 @@ def prune(
         "exclude": tuple(exclude),
         "attention": attention,
         "allow_inexact": allow_inexact,
-        "input_shapes": sizes_by_name(input_shapes),
     }
     budget = {"sparsity": sparsity, "params": params, "macs": macs}
+    if allocation is not None:
+        common["allocation"] = allocation
+    model = load(source, example_inputs)
+    words = {**common, **budget, "method": method}
+
+    def run(m: Model) -> PruneResult:
+        return _prune(m, training, {**words, "input_shapes": m.sizes(input_shapes)}, seed)
+
+    if in_place and model.traced is None:
+        raise OptionError("in_place slices a PyTorch module: an ONNX model is never changed in place")
+    if model.traced is None:
+        return run(model)
+    from graphprune.modules import prune_module
+
+    return prune_module(model, run, in_place=in_place)
+
+
+def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
+    """In one shot with numpy where a criterion and no data are given, else with PyTorch."""
+    from graphprune.choosing import PruneOptions, requested_budget
+    from graphprune.criteria import all_criteria, find_criterion
+    from graphprune.pruning import prune_channels
+    from graphprune.weight_pruning import prune_weights
+
+    method = words["method"]
     if method not in all_criteria() or training is not None:
-        if allocation is not None:
-            common["allocation"] = allocation
-        return _train(source, training, {**common, **budget, "method": method}, seed)
-    options = PruneOptions(
-        requested_budget(structure, nm, budget),
-        method,
-        **common,
-        seed=seed,
-        allocation=allocation or find_criterion(method).allocation,
-    )
-    model = load(source)
-    if structure == "channel":
+        return _train(model, training, words, seed)
+    given = dict(words)
+    budget = {kind: given.pop(kind) for kind in ("sparsity", "params", "macs")}
+    given.setdefault("allocation", find_criterion(method).allocation)
+    options = PruneOptions(requested_budget(words["structure"], words["nm"], budget), **given, seed=seed)
+    if options.structure == "channel":
         pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
     else:
         pruned = prune_weights(model, options)
@@ -141,7 +160,7 @@ def prune(
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
 
 
-def _train(source: Any, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
+def _train(source: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
     """Prune with a method that trains, or train after one that does not.
 
     Raises OptionError for an unknown method, or one without the data that it needs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir
 
+from graphprune.errors import OptionError
 from graphprune.frontends.loading import load_model
 from graphprune.writing import save_model, to_proto
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon
+
+    from graphprune.frontends.torch.source import TorchSource
 
 
 @dataclass(eq=False)
@@ -27,6 +31,8 @@ class Model:
     name: str = "model"
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
+    traced: TorchSource | None = None
+    """Of an nn.Module: its trace, and the way back."""
 
     def to_ir(self) -> onnx_ir.Model:
         """The onnx_ir model itself (not a copy)."""
@@ -46,6 +52,11 @@ class Model:
         """Write the model, whole or not at all. Raises OptionError where ``path`` exists, unless ``force``."""
         return save_model(self.ir, Path(path), force=force)
 
+    def sizes(self, given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
+        """``input_shapes`` as a caller gives them; those of a traced module are known: one sample of its example."""
+        known = {} if self.traced is None else self.traced.sizes()
+        return known | sizes_by_name(given)
+
     def sha256(self) -> str:
         """Of the file's bytes, or of the serialised model where it came from memory."""
         if self.path is None:
@@ -57,17 +68,31 @@ class Model:
         return digest.hexdigest()
 
 
-def load(source: Any) -> Model:
-    """Load a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or an ``onnx_graphsurgeon.Graph``.
+def load(source: Any, example_inputs: Any = None) -> Model:
+    """Load a path, an ``onnx.ModelProto``, an ``onnx_ir.Model``, an ``onnx_graphsurgeon.Graph`` or an ``nn.Module``.
 
-    Raises ModelError for what is not a usable ONNX model.
+    ``example_inputs``: of an nn.Module, what its forward takes: a tensor, or a tuple.
+
+    Raises ModelError for what is not a usable ONNX model, ConversionError for a module that cannot be traced.
     """
     if isinstance(source, Model):
         return source
+    torch = sys.modules.get("torch")  # nobody has a module without having imported it
+    if torch is not None and isinstance(source, torch.nn.Module):
+        from graphprune.frontends.torch.source import trace_source
+
+        return of_module(trace_source(source, example_inputs))
+    if example_inputs is not None:
+        raise OptionError("example_inputs go with a PyTorch module; an ONNX model takes input_shapes")
     model, notes = load_model(source)
     if isinstance(source, str | os.PathLike):
         return Model(model, str(source), Path(source), notes)
     return Model(model, model.graph.name or "model", None, notes)
+
+
+def of_module(traced: TorchSource) -> Model:
+    """A traced module as a model."""
+    return Model(traced.converted.model, type(traced.original).__name__, None, [], traced)
 
 
 def sizes_by_name(given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:

@@ -103,7 +103,7 @@ class Plan:
 
 def beside(output: Path, ending: str) -> Path:
     """``OUT.onnx`` -> ``OUT`` with another ending: where the files that belong to a model lie."""
-    return output.with_suffix(ending) if output.suffix == ".onnx" else Path(f"{output}{ending}")
+    return output.with_suffix(ending) if output.suffix in (".onnx", ".pt2") else Path(f"{output}{ending}")
 
 
 def plan_path(output: Path) -> Path:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphprune.analysis import Analysis
 from graphprune.errors import OptionError
 from graphprune.layouts import Layout, written_layouts
 from graphprune.models import Model
 from graphprune.plan import Plan, plan_path
-from graphprune.writing import write_text
+from graphprune.writing import write_bytes, write_text
 
 if TYPE_CHECKING:
     from graphprune.formats import Emitted
@@ -30,6 +31,10 @@ class PruneResult:
     analysis: Analysis
     removed_channels: int
     """Producer filters that went, of ``analysis.prunable_channels``."""
+    module: Any = None
+    """Of an nn.Module: the pruned torch.fx.GraphModule, under the original's names, in evaluation mode."""
+    program: Callable[[], bytes] | None = None
+    """Of an nn.Module: the pruned module as ``torch.export.save`` writes it."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Trained methods with evaluation data: when it was measured -> the metric."""
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -60,13 +65,19 @@ class PruneResult:
     def save(self, path: str | os.PathLike[str], *, force: bool = False, format: str = "dense-zeros") -> Path:
         """Write the model and, beside it, its plan (``OUT.plan.json``); blocks and N:M: ``OUT.blocks.npz`` too.
 
+        A path that ends in ``.pt2`` gets the pruned module of an ``nn.Module`` as a program of ``torch.export``.
         Raises OptionError where one of them exists (unless ``force``) or cannot be written.
         """
         target = Path(path)
+        if target.suffix == ".pt2" and self.program is None:
+            raise OptionError(f"{target}: .pt2 is for what was a PyTorch module; name an .onnx file")
         if not force and plan_path(target).exists():
             raise OptionError(
                 f"{plan_path(target)} exists already: use --force to replace it, or another name"
             )
-        written = self.emit(format).save(target, force=force)
+        if target.suffix == ".pt2" and self.program is not None:
+            written = write_bytes(target, self.program(), force=force)
+        else:
+            written = self.emit(format).save(target, force=force)
         write_text(plan_path(target), self.plan.to_json(), force=True)
         return written

@@ -80,6 +80,17 @@ def write_text(path: Path, text: str, *, force: bool = False) -> Path:
     return path
 
 
+def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
+    """Write a binary file. Raises OptionError as ``save_model`` does."""
+    _check_free([path], force)
+
+    def write(folder: Path) -> None:
+        (folder / path.name).write_bytes(data)
+
+    _write_all([path], write)
+    return path
+
+
 def _needs_external(model: ir.Model) -> bool:
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     return any(isinstance(t, ir.ExternalTensor) for t in tensors) or (

@@ -48,6 +48,7 @@ FLOW = [
     ["weight_pruning", "pattern_report"],
     ["targets"],
     ["rewriting"],
+    ["modules"],
     ["search"],
     ["training"],
     ["api"],
@@ -62,7 +63,7 @@ READS_ONNX_IR = {
     "writeback", "formats", "targets", "rewriting", "frontends.torch",
 }  # fmt: skip
 READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
-TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch"}
+TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch", "modules"}
 """Packages that are imported only where something is trained: they may import torch at once."""
 NEVER_AT_IMPORT = {"torch", "onnxruntime", "networkx", "onnx_graphsurgeon"}
 LIGHT = {"typer", "rich"}

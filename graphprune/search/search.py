@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from graphprune.choosing import PruneOptions
+from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.criteria import Criterion
 from graphprune.errors import OptionError
 from graphprune.fx.importer import Imported, import_model
@@ -20,7 +20,8 @@ from graphprune.graph import Value
 from graphprune.lookup import hint
 from graphprune.methods import searching
 from graphprune.methods.registry import Source
-from graphprune.models import Model, load, sizes_by_name
+from graphprune.models import Model, load
+from graphprune.modules import rehearsed, with_module
 from graphprune.plan import Plan
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import temperature
@@ -53,6 +54,7 @@ class Search:
     def __init__(
         self,
         model: Any,
+        example_inputs: Any = None,
         *,
         structure: str = "channel",
         method: str = "smart",
@@ -64,7 +66,7 @@ class Search:
         deferred: bool = False,
         **words: Any,
     ) -> None:
-        """``words``: fields of Recipe and of PruneOptions, by name.
+        """``words``: fields of Recipe and of PruneOptions, by name. ``example_inputs``: of an ``nn.Module``.
 
         max_steps: calls of ``step()`` until the masks are hard. batches: inputs for a ``mask_init`` or a method
         that looks at data. deferred: masks stay 1 until ``begin()``.
@@ -82,13 +84,16 @@ class Search:
         if structure not in self.method.structures:
             known = ", ".join(self.method.structures)
             raise OptionError(f"--method {method} does not serve --structure {structure}: it is for {known}")
-        self.source: Model = load(model)
-        self.imported: Imported = import_model(
-            self.source.ir, input_shapes=sizes_by_name(options.get("input_shapes"))
-        )
+        budget = {"sparsity": sparsity, "params": params, "macs": macs}
+        self.source: Model = load(model, example_inputs)
+        shapes = options.pop("input_shapes", None)
+        if self.source.traced is not None and structure == "channel":
+            asked = PruneOptions(requested_budget(structure, "", budget), **options)
+            self.source = rehearsed(self.source, asked, shapes)
+        options["input_shapes"] = self.source.sizes(shapes)
+        self.imported: Imported = import_model(self.source.ir, input_shapes=options["input_shapes"])
         self.module: fx.GraphModule = self.imported.module
         self.original = _frozen_copy(self.module)
-        budget = {"sparsity": sparsity, "params": params, "macs": macs}
         self.structure: Structure = structure_of(
             structure,
             self.source,
@@ -197,7 +202,7 @@ class Search:
         pruned = self.structure.write(weighted)
         pruned.plan.fidelity["module"] = self._compare(pruned.model)
         model = Model(pruned.model, f"{self.source.name} (pruned)", None, list(self.source.notes))
-        return PruneResult(
+        result = PruneResult(
             model,
             pruned.plan,
             pruned.fidelity,
@@ -205,6 +210,7 @@ class Search:
             pruned.removed_channels,
             curves=dict(self.curves),
         )
+        return with_module(result, self.source)
 
     def trained(self) -> dict[str, np.ndarray]:
         """Today's tensors by their ONNX names, those that the masks do not change included."""
@@ -321,8 +327,6 @@ def _sort_words(words: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
         if word not in of_recipe | of_channels:
             raise OptionError(f"unknown option {word!r}: {hint(word, of_recipe | of_channels)}")
     options = {k: v for k, v in words.items() if k in of_channels}
-    if "input_shapes" in options:
-        options["input_shapes"] = sizes_by_name(options["input_shapes"])
     if isinstance(options.get("ratios"), Mapping):
         options["ratios"] = tuple(options["ratios"].items())
     return Recipe(**{k: v for k, v in words.items() if k in of_recipe}), options

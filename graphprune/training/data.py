@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphprune.errors import DataError, OptionError
+from graphprune.python_functions import PREFIX
 from graphprune.training.arrays import open_npz
 from graphprune.training.factories import open_factory
 from graphprune.training.fitting import Normalisation, describe, pictures
 from graphprune.training.images import is_image, open_images
-from graphprune.training.python_functions import PREFIX
 from graphprune.training.samples import IGNORE, Batch, InputSpec, Source, check_labels, in_range
 from graphprune.training.shards import SUFFIXES, open_shards
 

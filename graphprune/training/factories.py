@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from graphprune.errors import DataError
+from graphprune.python_functions import import_function
 from graphprune.training.columns import LABELS, match, to_labels
 from graphprune.training.fitting import Normalisation, fit, pictures
 from graphprune.training.order import generator, share
-from graphprune.training.python_functions import import_function
 from graphprune.training.randomness import Randomness
 from graphprune.training.samples import Batch, InputSpec
 from graphprune.training.sentences import reason

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from graphprune.errors import DataError
 from graphprune.lookup import lookup
-from graphprune.training.python_functions import PREFIX, import_function
+from graphprune.python_functions import PREFIX, import_function
 from graphprune.training.samples import check_labels, in_range
 from graphprune.training.sentences import reason
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from graphprune.errors import ConversionError
 from graphprune.frontends.torch.arguments import operator_name
+from graphprune.frontends.torch.evaluating import evaluating
 from graphprune.frontends.torch.layers import separate_layers
 from graphprune.frontends.torch.regions import inline_regions
 
@@ -52,7 +54,7 @@ def trace(
     example = (args, dict(example_kwargs or {}))
     untraced: Exception | None = None
     refused: ConversionError | None = None
-    with _evaluating(module):
+    with evaluating(module):
         for inputs, shapes in _attempts(*example, dynamic=dynamic):
             for strict in (False, True):  # non-strict is three times as fast, and PyTorch's own default
                 try:
@@ -73,6 +75,21 @@ def trace(
         f"torch.export cannot trace {type(module).__name__}: {_reason(untraced)}; make its forward traceable, or "
         "export it to ONNX"
     ) from untraced
+
+
+def program_of(
+    module: nn.Module, example: tuple[Any, ...], *, dynamic: bool
+) -> tuple[torch.export.ExportedProgram | None, str]:
+    """``torch.export`` of a module, for a batch of any size where ``dynamic`` and possible; else PyTorch's reason."""
+    reason = ""
+    for (args, kwargs), shapes in _attempts(example, {}, dynamic=dynamic):
+        try:
+            with _quiet():
+                given = None if shapes is None else shapes[0]
+                return torch.export.export(module, args, kwargs, dynamic_shapes=given), ""
+        except Exception as failure:  # noqa: BLE001 - the tracer runs the user's code, which raises anything
+            reason = reason or _reason(failure)
+    return None, reason
 
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -174,27 +191,18 @@ def _by_name(module: nn.Module, shapes: tuple[Sequence[Any], Mapping[str, Any]])
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = {m: m.training for m in module.modules()}
-    for inner in modes:
-        inner.training = False
-    try:
-        yield
-    finally:
-        for inner, mode in modes.items():
-            inner.training = mode
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer's own log of what it tried says nothing to a user."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """The tracer's own log and prints of what it tried say nothing to a user."""
+    loggers = {name: logging.getLogger(name) for name in ("torch.export", "torch.fx", "torch._dynamo")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
-        logger.setLevel(level)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
 def _reason(error: Exception | None) -> str:

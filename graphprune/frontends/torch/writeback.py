@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import cached_property
 
 import numpy as np
@@ -40,7 +41,9 @@ class _WriteBack:
         self.before = top_level_values(converted.model.graph)
         self.after = top_level_values(pruned.graph)
         self.pruned = pruned
-        self.module = copy.deepcopy(converted.module)
+        with warnings.catch_warnings():  # torch's own pytree classes, on being copied
+            warnings.simplefilter("ignore", FutureWarning)
+            self.module = copy.deepcopy(converted.module)
         self.graph = self.module.graph
         self.nodes = {n.name: n for n in self.graph.nodes}
         self.by_value = {value: self.nodes[name] for name, value in reversed(converted.values.items())}

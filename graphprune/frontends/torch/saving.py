@@ -1,0 +1,22 @@
+"""A pruned module as a file of ``torch.export.save``."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphprune.errors import ConversionError
+from graphprune.frontends.torch.export import program_of
+
+
+def program_bytes(module: fx.GraphModule, example: tuple[Any, ...], *, dynamic: bool) -> bytes:
+    """What ``torch.export.load`` reads. Raises ConversionError, with PyTorch's reason, where it cannot be exported."""
+    program, failure = program_of(module, example, dynamic=dynamic)
+    if program is None:
+        raise ConversionError(f"torch.export cannot export the pruned module: {failure}; write .onnx instead")
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
