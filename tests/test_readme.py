@@ -72,11 +72,12 @@ def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
     monkeypatch.chdir(tmp_path)
     onnx.save(small_network(), "model.onnx")
-    assert len(PYTHON_BLOCKS) == 10
+    assert len(PYTHON_BLOCKS) == 11
     for block in PYTHON_BLOCKS:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     assert Path("small.onnx").exists()
     assert graphprune.verify("model.onnx", "trained.onnx").holds
+    assert Path("from_torch.pt2").exists()
     assert registry.find_rule("example.com::Scale2") is not None
 
 

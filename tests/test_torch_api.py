@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch", reason="modules need torch")
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import graphprune
@@ -188,9 +189,12 @@ def test_files(net: nn.Module, x: Tensor, tmp_path: Path) -> None:
     assert apart(program(other), result.module(other)) < 1e-5
     result.save(tmp_path / "small.onnx", force=True)
     assert graphprune.load(tmp_path / "small.onnx").to_onnx().graph.node
-    torch.save(result.module.state_dict(), tmp_path / "small.pt")
+    save_file(result.module.state_dict(), tmp_path / "small.safetensors")
     fresh = graphprune.prune(net, x, sparsity=0.5).module
-    fresh.load_state_dict(torch.load(tmp_path / "small.pt"))
+    for tensor in fresh.state_dict().values():
+        tensor.zero_()
+    fresh.load_state_dict(load_file(tmp_path / "small.safetensors"))
+    assert torch.equal(fresh(x), result.module(x))
     onnx_again = torch.onnx.export(result.module, (x,), dynamo=True, verbose=False)
     assert onnx_again is not None
     with pytest.raises(OptionError, match=r"\.pt2 is for what was a PyTorch module"):
@@ -233,12 +237,17 @@ def test_both_doors_lead_to_the_same_groups(name: str, tmp_path: Path) -> None:
     assert first == second
     if name == "swin":  # the exporter folds the bias tables: other tensors, so other magnitudes
         return
-    removed = [
-        graphprune.prune(m, sparsity=0.4, input_shapes=shapes if m is doors[0] else None).plan.removed
-        for m in doors
+    results = [
+        graphprune.prune(m, sparsity=0.4, input_shapes=shapes if m is doors[0] else None) for m in doors
     ]
     for tensor in shared:
-        assert removed[0].get(tensor) == removed[1].get(tensor), tensor
+        assert results[0].plan.removed.get(tensor) == results[1].plan.removed.get(tensor), tensor
+    small = results[1].module.train()
+    outputs = small(torch.randn(3, *sample.input_shape()))
+    torch.stack(
+        [y.square().mean() for y in (outputs if isinstance(outputs, tuple) else [outputs])]
+    ).sum().backward()
+    assert all(p.grad is not None for p in small.parameters() if p.requires_grad)
 
 
 def _groups(report: Any) -> list[dict[str, Any]]:
