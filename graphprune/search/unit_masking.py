@@ -37,6 +37,8 @@ class UnitMasking:
         self.tensors = UnitTensors(module, tensors, units)
         self.masks = Masks(units, method, self.tensors.norms if method.source == "weights" else None)
         self.hard: Hard | None = None
+        self._shares: np.ndarray | None = None
+        """The first decision of a layered method, which fixes the share of every layer: bool ``[units]``."""
         insert_gates(module, nodes, units.gates, self.masks, units.statistics)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -52,8 +54,7 @@ class UnitMasking:
         """Begin the search; methods with a share for every layer fix it here."""
         self.masks.mode = "soft"
         if self.method.layered:
-            self._layered = self.units.harden(self._competing()).keep
-            self.masks.set_sections(layered(self.units, self._layered))
+            self._fix_shares(self.units.harden(self._competing()).keep)
         self.refresh()
 
     def advance(self, temperature: float, progress: float, held: bool) -> None:
@@ -154,19 +155,20 @@ class UnitMasking:
 
     def state(self) -> dict[str, Any]:
         """Mode, temperature, budget, floors and thresholds."""
-        state = self.masks.progress_state()
-        if self.method.layered and state["mode"] != "dense":
-            state["layered"] = torch.from_numpy(self._layered)
-        return state
+        shares = None if self._shares is None else torch.from_numpy(self._shares)
+        return {**self.masks.progress_state(), "shares": shares}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what ``state`` gave; a hard decision is made again from the same logits."""
-        if "layered" in state:
-            self._layered = state["layered"].numpy()
-            self.masks.set_sections(layered(self.units, self._layered))
+        if state["shares"] is not None:
+            self._fix_shares(state["shares"].numpy())
         self.masks.load_progress(state)
         if self.masks.mode == "hard":
             self.hard = self.units.harden(self._logits())
+
+    def _fix_shares(self, keep: np.ndarray) -> None:
+        self._shares = keep
+        self.masks.set_sections(layered(self.units, keep))
 
     def _best_of_layers(self, scores: np.ndarray) -> np.ndarray:
         """1 for the best units of every section within its budget, float ``[units]``."""

@@ -39,7 +39,7 @@ STRUCTURES = {
     "channel": {"structure": "channel", "sparsity": 0.5},
     "block": {"structure": "block", "block": "16x8x1x1", "sparsity": 0.7},
 }
-SEARCHED = {"channel 50 %": "channel", "block 16x8 70 %": "block"}
+TITLES = {"channel 50 %": "channel", "block 16x8 70 %": "block"}
 TUNED: dict[tuple[str, str], list[str]] = {}
 """(method, recipe) -> settings that did better on validation than the method's own."""
 
@@ -124,8 +124,8 @@ def run(key: dict[str, Any], data: tuple[Path, Path]) -> dict[str, Any]:
 
 def table(found: list[dict[str, Any]]) -> str:
     """Mean and spread over seeds, as Markdown."""
-    columns = [(s, r) for s in SEARCHED.values() for r in RECIPES]
-    names = {v: k for k, v in SEARCHED.items()}
+    columns = [(s, r) for s in TITLES.values() for r in RECIPES]
+    names = {v: k for k, v in TITLES.items()}
     heads = [f"{names[s]}, {r}" for s, r in columns]
     lines = [
         "Accuracy after training, in %, mean ± standard deviation (seeds); after hardening in brackets. Written by",
