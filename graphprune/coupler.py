@@ -41,6 +41,8 @@ class Coupler:
     slices: list[Slice] = field(default_factory=list)
     born: list[tuple[np.ndarray, Node]] = field(default_factory=list)
     contracted: list[np.ndarray] = field(default_factory=list)
+    parts: list[list[np.ndarray]] = field(default_factory=list)
+    """Label vectors of stored tensors that are one axis of the tensor they are joined to."""
     frozen: list[Frozen] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
     position_ties: list[Balance] = field(default_factory=list)
@@ -325,11 +327,20 @@ class Coupler:
         found = np.zeros(self.count, bool)
         for ids in self.contracted:
             found[ids] = True
+        self._spread_to_parts(found)
         direct = found.copy()
         for p in self.products:
             found[p.ids[direct[p.outer] | direct[p.inner]]] = True
             found[p.outer[direct[p.ids]]] = found[p.inner[direct[p.ids]]] = True
+        self._spread_to_parts(found)
         return found
+
+    def _spread_to_parts(self, found: np.ndarray) -> None:
+        """What is summed over in the joined tensor is summed over in every part (the last joined first)."""
+        for vectors in reversed(self.parts):
+            summed = np.logical_or.reduce([found[ids] for ids in vectors])
+            for ids in vectors:
+                found[ids] |= summed
 
     @cached_property
     def sliced_by_rows(self) -> frozenset[Value]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import ModelError
 from graphprune.graph import Graph, Node, Value
+from graphprune.open_sizes import other_batch, other_sizes
 
 STYLES = ("normal", "unit", "byte", "ones")
 """How float inputs are drawn: N(0, 1), U[0, 1], U[0, 255], all ones (the last resort)."""
@@ -70,6 +71,21 @@ def input_specs(
                     shape[axis] = 2
         doubled.append(InputSpec(spec.name, tuple(shape), spec.dtype, spec.bound))
     return [plain] if doubled == plain else [doubled, plain]
+
+
+def specs_at_other_sizes(graph: Graph) -> tuple[list[list[InputSpec]], list[InputSpec]]:
+    """Sizes at which a model with open axes must work as well, best first, and the analysed ones.
+
+    First every open axis changes, then the batch alone. Empty where no axis is open. Raises ModelError for inputs
+    that cannot be drawn at random.
+    """
+    plain = [_spec(value, {}) for value in graph.inputs]
+    changed = []
+    for shapes in (other_sizes(graph), other_batch(graph)):
+        specs = [replace(spec, shape=shapes[spec.name]) for spec in plain]
+        if specs != plain and specs not in changed:
+            changed.append(specs)
+    return changed, plain
 
 
 def _spec(value: Value, input_shapes: Mapping[str, Sequence[int]]) -> InputSpec:

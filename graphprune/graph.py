@@ -17,7 +17,9 @@ import numpy as np
 class Value:
     """One tensor of the graph.
 
-    ``known`` is the value itself where it is a small constant (shape arithmetic included).
+    ``known`` is the value itself at the analysed sizes, where it is a small constant (shape arithmetic included).
+    ``constant``: the same for every input. Integers that only sizes decide count as constant; other data does not
+    where the model leaves such a size open.
     ``stored`` marks a weight: an initializer, a Constant node's output, or a computed constant that
     surgery may store; ``load`` reads its data on demand, so that analysis need not touch weights.
     """
@@ -97,6 +99,8 @@ class Graph:
     opset: int
     guessed: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Input shapes in which a size was guessed (input name -> the shape used)."""
+    open_axes: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Sizes that the model leaves open, whatever was analysed: input name -> axis -> its name, or ""."""
     notes: list[str] = field(default_factory=list)
     """Sentences the user should see (dropped annotations and the like)."""
 

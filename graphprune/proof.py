@@ -6,7 +6,7 @@ How two runs are judged is in ``agreement``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphprune.agreement import agree, run_all
 from graphprune.errors import PlanError
-from graphprune.feeds import input_specs
+from graphprune.feeds import specs_at_other_sizes
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph
 from graphprune.layouts import written_layouts
@@ -24,7 +24,7 @@ from graphprune.plan import Plan
 from graphprune.probes import Probes
 from graphprune.reference import build_reference
 from graphprune.running import Feed, Results, Session, first_line
-from graphprune.sampling import cannot_run, sample
+from graphprune.sampling import cannot_run, sample_sizes
 
 SINGLE_TOLERANCE = 1e-4
 """float32 and float64 models. Real networks of 10 to 150 layers differ by 1e-7 to 1e-5."""
@@ -81,7 +81,8 @@ def verify_models(
     """Compare ``pruned`` with ``original`` masked by ``plan`` in onnxruntime. Neither model is changed.
 
     ``runs`` inputs are drawn (at least two: one cannot show that the output depends on the input), each
-    in another range. ``tolerance`` defaults to what the model's arithmetic allows.
+    in another range. Where the model leaves sizes open, all but the last have other sizes than were analysed, if
+    the original accepts them. ``tolerance`` defaults to what the model's arithmetic allows.
 
     Raises ModelError where onnxruntime cannot run the original, PlanError where the plan does not fit.
     """
@@ -90,7 +91,7 @@ def verify_models(
     probes = Probes.choose(graph, pruned)
     allowed = default_tolerance(graph) if tolerance is None else tolerance
     reference = build_reference(original, pruned, plan, graph=graph)
-    feeds, plain, masked = _run_both(original, reference, graph, shapes, probes, max(runs, 2), seed)
+    feeds, plain, masked = _run_both(original, reference, graph, probes, max(runs, 2), seed)
     verdict = _Verdict(plan, allowed)
     try:
         found = run_all(pruned, feeds, probes.exposed)
@@ -110,7 +111,7 @@ def verify_models(
     where = ""
     if worst(diffs) > allowed:
         where = _first_difference(reference, pruned, graph, feeds[judged.counted[0]], allowed)
-    return verdict.of(diffs, distance, is_vacuous(masked, diffs), len(judged.counted), where)
+    return verdict.of(diffs, distance, is_vacuous(masked[: _alike(feeds)], diffs), len(judged.counted), where)
 
 
 def default_tolerance(graph: Graph) -> float:
@@ -190,37 +191,30 @@ class _Verdict:
 
 
 def _run_both(
-    original: ir.Model,
-    reference: ir.Model,
-    graph: Graph,
-    shapes: Mapping[str, tuple[int, ...]],
-    probes: Probes,
-    runs: int,
-    seed: int,
+    original: ir.Model, reference: ir.Model, graph: Graph, probes: Probes, runs: int, seed: int
 ) -> tuple[list[Feed], list[Results], list[Results]]:
-    """Inputs that the original accepts, its results and the masked original's.
+    """Inputs that the original accepts, at two sizes of every open axis where it can; its results and the reference's.
 
-    A batch of 2 is given up where either fails on it: the reference may hold indices that were worked
-    out for batch 1. The pruned model then has no say: it must accept what these two accept.
+    The pruned model and the reference have no say: they must accept what the original accepts.
     """
-    candidates = input_specs(original, graph, shapes)
-    for number, specs in enumerate(candidates):
-        last = number == len(candidates) - 1
-        try:
-            with Session(original, probes.exposed) as session:
-                feeds, plain = sample(session.run, specs, runs, seed)
-        except Exception as error:
-            if last:
-                raise cannot_run(error) from error
-            continue
-        try:
-            return feeds, plain, run_all(reference, feeds, probes.exposed)
-        except Exception as error:
-            if last:
-                raise PlanError(
-                    f"the masked original cannot be run: {first_line(error)}; the plan does not fit the model"
-                ) from error
-    raise AssertionError("unreachable: the last candidate returns or raises")
+    others, analysed = specs_at_other_sizes(graph)
+    try:
+        with Session(original, probes.exposed) as session:
+            feeds, plain = sample_sizes(session.run, others, analysed, runs, seed)
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise cannot_run(error) from error
+    try:
+        return feeds, plain, run_all(reference, feeds, probes.exposed)
+    except Exception as error:
+        raise PlanError(
+            f"the masked original cannot be run: {first_line(error)}; the plan does not fit the model"
+        ) from error
+
+
+def _alike(feeds: Sequence[Feed]) -> int:
+    """How many inputs, from the first on, have the same sizes."""
+    sizes = [{name: array.shape for name, array in feed.items()} for feed in feeds]
+    return sizes.count(sizes[0])
 
 
 # -- where to look --------------------------------------------------------------------------------------

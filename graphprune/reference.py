@@ -144,7 +144,7 @@ class _Builder:
             if tensor is None and name in computed:
                 tensor = ir.Tensor(computed[name], name=name)
             replacement = self._pruned_tensor(name, pruned_computed)
-            if tensor is None and replacement is None:
+            if tensor is None and (replacement is None or self._follows_sizes(name)):
                 self._mask_computed(name)
             else:
                 self._cut_tensor(name, self._from_analysis(name) if tensor is None else tensor, replacement)
@@ -271,6 +271,10 @@ class _Builder:
         axes = {a: indices.tolist() for a, indices in cut.flat.items() if a in cut.contracted}
         if axes:
             self._gate(name, axes)
+
+    def _follows_sizes(self, name: str) -> bool:
+        """Whether a value that depends on the input's sizes may be another one at other sizes."""
+        return not self.graph.values[name].constant or (bool(self.graph.open_axes) and self.faithful)
 
     def _from_analysis(self, name: str) -> Any:
         """It depends on the input's sizes, yet the pruned file stores it: take it for the analysed sizes."""

@@ -12,17 +12,18 @@ from graphprune.running import Feed, Results, first_line
 
 
 def sample(
-    run: Callable[[Feed], Results], specs: Sequence[InputSpec], runs: int, seed: int
+    run: Callable[[Feed], Results], specs: Sequence[InputSpec], runs: int, seed: int, first: int = 0
 ) -> tuple[list[Feed], list[Results]]:
     """Per run the first of STYLES (starting from another one each time) with finite results.
 
+    Runs are numbered from ``first``; the number decides what is drawn.
     Where no style has finite results, the first that ``run`` accepts counts. Raises the error of ``run``
     where it accepts none.
     """
     feeds: list[Feed] = []
     results: list[Results] = []
     failure: Exception | None = None
-    for number in range(runs):
+    for number in range(first, first + runs):
         accepted: tuple[Feed, Results] | None = None
         for style in _styles(number):
             feed = draw(specs, style, [seed, number])
@@ -42,6 +43,32 @@ def sample(
     if not feeds:
         raise failure or ValueError("it has no outputs")
     return feeds, results
+
+
+def sample_sizes(
+    run: Callable[[Feed], Results],
+    others: Sequence[Sequence[InputSpec]],
+    analysed: Sequence[InputSpec],
+    runs: int,
+    seed: int,
+) -> tuple[list[Feed], list[Results]]:
+    """``sample`` at two sizes: those that were analysed come last.
+
+    The first of ``others`` that ``run`` accepts is drawn ``runs - 1`` times (at least twice, to show that results
+    depend on the data), ``analysed`` once; where it accepts none of them, ``analysed`` every time. Raises the error
+    of ``run`` where it accepts nothing.
+    """
+    for specs in others:
+        try:
+            feeds, results = sample(run, specs, max(runs - 1, 2), seed)
+        except Exception:  # noqa: BLE001 - onnxruntime's errors have no common base
+            continue
+        try:
+            more = sample(run, analysed, 1, seed, first=len(feeds))
+        except Exception:  # noqa: BLE001
+            return feeds, results
+        return feeds + more[0], results + more[1]
+    return sample(run, analysed, runs, seed)
 
 
 def cannot_run(error: Exception) -> ModelError:

@@ -68,7 +68,7 @@ class _Patcher:
         self.done = done
         self.original = original
         self.edits = edits
-        self.static = not original.guessed
+        self.static = not original.open_axes
         self.mended: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def visit(self, node: Node, source: ir.Node, register: Register) -> None:

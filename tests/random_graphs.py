@@ -868,6 +868,45 @@ def class_token(b: Builder, x: Tensor) -> Tensor:
 
 
 @block(TOKENS)
+def for_every_sample(b: Builder, x: Tensor) -> Tensor:
+    """A constant that is as long as the batch: stored and repeated, or filled."""
+    if b.recipe.batch is not None:
+        return class_token(b, x)
+    t, d = x.dims
+    how, n = b.pick(["expand", "tile", "fill"]), b.batch_of(x.name)
+    if how == "expand":
+        y = b.op("Expand", b.weight(1, 1, d), b.op("Concat", n, b.ints(1, d), axis=0))
+    elif how == "tile":
+        y = b.op("Tile", b.weight(1, 1, d), b.op("Concat", n, b.ints(1, 1), axis=0))
+    else:
+        fill = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.5])
+        y = b.op("ConstantOfShape", b.op("Concat", n, b.ints(1, d), axis=0), value=fill)
+    for _ in range(b.pick([0, 1, 2])):
+        kind = b.pick(["Add", "Mul", "Tanh", "PRelu"])
+        operands = [] if kind == "Tanh" else [b.weight(d) if b.chance(0.5) else b.scalar(0.5)]
+        y = b.op(kind, y, *operands)
+    if b.chance(0.5):
+        return Tensor(b.op("Concat", y, x.name, axis=1), (t + 1, d))
+    return Tensor(b.op(b.pick(["Add", "Mul", "Sub"]), x.name, y), x.dims)
+
+
+@block(TOKENS)
+def merged_with_batch(b: Builder, x: Tensor) -> Tensor:
+    """A factor of the width is merged with the batch, as heads are, and slices take the whole of it."""
+    t, d = x.dims
+    outer = b.pick([2, d // 2]) if d % 2 == 0 else 1
+    batch = b.batch_of(x.name)
+    y = b.op("Transpose", b.reshape(x.name, t, outer, d // outer), perm=[0, 2, 1, 3])
+    target = b.op("Concat", b.op("Mul", batch, b.ints(outer)), b.ints(t, d // outer), axis=0)
+    y = b.op("Reshape", y, target if b.chance(0.5) else b.ints(-1, t, d // outer))
+    if b.chance(0.5):
+        y = b.slice(y, 0, 2**63 - 1, 0)
+    y = b.op("Tanh", y)
+    y = b.op("Reshape", y, b.op("Concat", batch, b.ints(outer, t, d // outer), axis=0))
+    return Tensor(b.reshape(b.op("Transpose", y, perm=[0, 2, 1, 3]), t, d), x.dims)
+
+
+@block(TOKENS)
 def position(b: Builder, x: Tensor) -> Tensor:
     return Tensor(b.op("Add", x.name, b.weight(1, *x.dims)), x.dims)
 

@@ -85,7 +85,9 @@ def check_equal(case: Case) -> None:
     """(a) The pruned model computes what the masked original computes."""
     onnx.checker.check_model(case.pruned, full_check=True)
     reference = oracle.masked(case.original, case.pruned, case.plan)
-    assert oracle.difference(reference, case.pruned) <= oracle.TOLERANCE
+    dynamic = case.original.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for batch in (3, 1) if dynamic else (2,):
+        assert oracle.difference(reference, case.pruned, batch) <= oracle.TOLERANCE
 
 
 def check_sizes(case: Case) -> None:

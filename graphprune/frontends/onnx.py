@@ -7,7 +7,7 @@ onnxruntime. Dynamic axes get a size for the analysis only; the model keeps them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,9 @@ import onnx_ir as ir
 
 from graphprune.errors import ModelError, OptionError
 from graphprune.folding import MAX_FOLDED_ELEMENTS, fold
+from graphprune.frontends.opened import made_from_sizes, unlike
 from graphprune.graph import Graph, Node, Value, operator_name
+from graphprune.open_sizes import other_sizes
 
 GUESSED_SPATIAL = 224
 GUESSED_SEQUENCE = 16
@@ -66,6 +68,10 @@ def build_graph(
         found = measure_shapes(model, graph, [v.name for v in unknown])
         if found:
             graph = _Builder(model, input_shapes or {}, visit, found).build()
+    if visit is None and graph.open_axes and (nodes := made_from_sizes(graph)):
+        at_other_sizes = _Builder(model, other_sizes(graph), None).values_of(nodes)
+        for value in unlike(graph, at_other_sizes):
+            value.constant = False
     return graph
 
 
@@ -87,12 +93,19 @@ class _Builder:
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
         self.guessed: dict[str, tuple[int, ...]] = {}
+        self.open_axes: dict[str, dict[int, str]] = {}
+
+    def values_of(self, indices: Container[int]) -> dict[str, Value]:
+        """Values by name where only the nodes with these numbers are read."""
+        self._add_leaves()
+        for index, node in enumerate(self.model.graph):
+            if index in indices:
+                self._add_node(index, node)
+        return self.by_name
 
     def build(self) -> Graph:
         source = self.model.graph
-        for name, initializer in source.initializers.items():
-            self._add_initializer(name, initializer)
-        inputs = [self._add_input(v) for v in source.inputs if v not in self.values]
+        inputs = self._add_leaves()
         unknown = set(self.input_shapes) - {v.name for v in inputs}
         if unknown:
             raise OptionError(
@@ -107,9 +120,15 @@ class _Builder:
             value = self.values[output]
             value.is_output = True
             outputs.append(value)
-        return Graph(nodes, self.by_name, inputs, outputs, self.opset, self.guessed)
+        return Graph(nodes, self.by_name, inputs, outputs, self.opset, self.guessed, self.open_axes)
 
     # -- leaves ---------------------------------------------------------------------------------
+
+    def _add_leaves(self) -> list[Value]:
+        """Register initializers and inputs; returns the inputs."""
+        for name, initializer in self.model.graph.initializers.items():
+            self._add_initializer(name, initializer)
+        return [self._add_input(v) for v in self.model.graph.inputs if v not in self.values]
 
     def _register(self, source: ir.Value, value: Value) -> Value:
         self.values[source] = value
@@ -131,6 +150,12 @@ class _Builder:
     def _input_shape(self, source: ir.Value, name: str) -> tuple[int, ...]:
         assert source.shape is not None
         dims = [d if isinstance(d, int) and d > 0 else None for d in source.shape]
+        if None in dims:
+            self.open_axes[name] = {
+                axis: str(getattr(source.shape[axis], "value", None) or "")
+                for axis, d in enumerate(dims)
+                if d is None
+            }
         given = self.input_shapes.get(name)
         if given is not None:
             if len(given) != len(dims):

@@ -68,6 +68,8 @@ def concat(c: Coupler, n: Node, *operands: Labels) -> Labels:
         if _same_layout(operands, axis):
             return _concat_grids(operands, axis)
         operands = tuple(c.settle(x, n, avoid=[axis]) for x in operands)
+    if n.outputs[0].constant:
+        _note_parts(c, operands, axis)
     size = sum(x.shape[axis] for x in operands)
     if not any(x.on(axis) for x in operands):
         joined = c.broadcast(n, [lab.resized(x, axis, 1) for x in operands])
@@ -78,6 +80,14 @@ def concat(c: Coupler, n: Node, *operands: Labels) -> Labels:
     along = Labels.vector([size if a == axis else 1 for a in range(rank)], axis, np.concatenate(parts))
     rest, along = lab.aligned([rest, along])
     return Labels(rest.factors, rest.terms + along.terms)
+
+
+def _note_parts(c: Coupler, operands: Sequence[Labels], axis: int) -> None:
+    """Weights that are joined along ``axis``: whoever sums over another axis sums over it in all of them."""
+    for other in set(range(operands[0].rank)) - {axis}:
+        vectors = [lab.vector(x, other) for x in operands if len(x.on(other)) == 1]
+        if len(vectors) > 1:
+            c.parts.append([ids for ids in vectors if ids is not None])
 
 
 def _same_layout(operands: Sequence[Labels], axis: int) -> bool:
@@ -156,7 +166,7 @@ def slice_(c: Coupler, n: Node, x: Labels, *_: Labels | None) -> Labels:
         return y
     y = x
     for axis, cut in enumerate(index):
-        if cut != slice(None):
+        if cut.indices(x.shape[axis]) != (0, x.shape[axis], 1):
             y = lab.take(y, axis, cut)
     cuts = [a for a, cut in enumerate(index) if cut != slice(None) and x.on(a)]
     if cuts:
@@ -182,11 +192,18 @@ def _slice_edits(n: Node, x: Labels, index: list[slice], cuts: list[int], kept: 
                 raise ValueError("a strided slice over several axes cannot be rewritten")
             return [ReplaceBySelection(operand(n.input(0)).name, 0, axis, new)]
         at = [a % x.rank for a in axes].index(axis)
-        starts[at], ends[at] = bounds
+        starts[at] = bounds[0]
+        if new.size == 0 or not _open_end(ends[at], step, mask.size):
+            ends[at] = bounds[1]
         edited = True
     if not edited:
         return []
     return [set_parameter(n, "starts", 1, starts), set_parameter(n, "ends", 2, ends)]
+
+
+def _open_end(end: int, step: int, size: int) -> bool:
+    """Whether an end lies beyond the axis: it means "to the end" at any size, which a number would not."""
+    return end > size if step > 0 else end < -size
 
 
 def _bounds(new: np.ndarray, step: int, size: int) -> tuple[int, int] | None:
