@@ -89,4 +89,6 @@ def test_every_method_on_every_structure(
         second = pruned(networks[network], method, structure, shape)
         assert second.plan.to_json() == first.plan.to_json()
         for name, value in first.model.ir.graph.initializers.items():
-            assert np.array_equal(value.const_value, second.model.ir.graph.initializers[name].const_value), name
+            assert np.array_equal(value.const_value, second.model.ir.graph.initializers[name].const_value), (
+                name
+            )
