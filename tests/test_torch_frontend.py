@@ -21,7 +21,7 @@ from graphprune.errors import ConversionError
 from graphprune.frontends.torch import Converted, capture, convert, trace, write_back
 from graphprune.results import PruneResult
 from graphprune.running import Session
-from tests.torch_modules import CASES, Case, Head, Residual, ShuffleAfterChunk, conv
+from tests.torch_modules import CASES, Case, Head, Residual, ShuffleAfterChunk, StandardisedWeight, conv
 
 TOLERANCE = 1e-4
 
@@ -101,7 +101,7 @@ class FixedBatch(nn.Module):
         self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.a(x).relu()) * torch.arange(x.shape[0])[:, None]
+        return self.b(self.a(x).relu()) * torch.eye(x.shape[0]).sum(1)[:, None]
 
 
 def test_a_batch_is_fixed_where_it_must_be() -> None:
@@ -224,6 +224,16 @@ def test_a_weight_that_is_computed_becomes_one() -> None:
     assert all(p.requires_grad for p in small.parameters())
 
 
+def test_normalisation_that_always_trains_is_of_the_weight() -> None:
+    torch.manual_seed(0)
+    module, inputs = StandardisedWeight().eval(), (torch.randn(2, 3, 8, 8),)
+    converted, result = pruned(module, inputs)
+    small = write_back(converted, result.model.ir)
+    assert apart(small(*inputs).detach(), in_onnxruntime(result.model.ir, inputs)) < TOLERANCE
+    again = write_back(converted, converted.model).train()
+    assert apart(again(*inputs).detach(), module(*inputs).detach()) < TOLERANCE
+
+
 class DataDependent(nn.Module):
     """Cannot be traced."""
 
@@ -251,7 +261,7 @@ class ViewChanged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
-        x[:, :2].relu_()
+        x.flatten(1).relu_()
         return x
 
 

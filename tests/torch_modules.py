@@ -554,3 +554,156 @@ CASES["LstmDeep"] = Case(lambda: Recurrent(nn.LSTM, **_DEEP), ((2, 6, 8),))
 CASES["Gru"] = Case(lambda: Recurrent(nn.GRU, bias=False), ((2, 6, 8),))
 CASES["GruDeep"] = Case(lambda: Recurrent(nn.GRU, **_DEEP), ((2, 6, 8),))
 CASES["Rnn"] = Case(lambda: Recurrent(nn.RNN, bidirectional=True), ((2, 6, 8),))
+
+
+# -- what real architectures brought up ------------------------------------------------------------------
+
+
+class StandardisedWeight(nn.Module):
+    """NFNet's convolution: batch_norm in training mode, always, on the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.h = conv(3, 16), conv(16, 12), Head(12)
+        self.gain = nn.Parameter(torch.rand(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.batch_norm(self.a.weight.reshape(1, 16, -1), None, None, self.gain, training=True)
+        x = F.conv2d(x, weight.reshape_as(self.a.weight), self.a.bias, padding=1)
+        return self.h(self.b(x.relu()).relu())
+
+
+@case((2, 3, 8, 8))
+class ActivationInPlaceAfterDepthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.h = conv(3, 16), conv(16, 16, groups=16), Head(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.h(F.hardswish(self.b(F.relu(self.a(x), inplace=True)), inplace=True))
+
+
+@case((2, 3, 8, 8))
+class FrozenNormalisation(nn.Module):
+    """Scale and shift computed from buffers, each by several operators, one from the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.h = conv(3, 16), conv(16, 12), Head(12)
+        for name in ("weight", "bias", "mean", "var"):
+            self.register_buffer(name, torch.rand(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (self.weight * (self.var + 1e-5).rsqrt()).reshape(1, -1, 1, 1)
+        shift = self.bias.reshape(1, -1, 1, 1) - self.mean.reshape(1, -1, 1, 1) * scale
+        return self.h(self.b((self.a(x) * scale + shift).relu()).relu())
+
+
+@case((2, 7, 16))
+class MaskedBias(nn.Module):
+    """A trained bias per head, masked where it looks ahead (T5, and Swin's shifted windows)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.o = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.table = nn.Parameter(torch.randn(13, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        q, k, v = self.qkv(x).view(batch, 7, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        apart = torch.arange(7)[:, None] - torch.arange(7) + 6
+        bias = self.table[apart].permute(2, 0, 1).unsqueeze(0).expand(batch, -1, -1, -1)
+        bias = torch.where(apart[None, None] >= 6, bias, -100.0)
+        scores = (q @ k.transpose(-2, -1) / 2 + bias).softmax(-1)
+        return self.o((scores @ v).transpose(1, 2).reshape(batch, 7, 16))
+
+
+@case((2, 7, 16))
+class LearnedQueries(nn.Module):
+    """Attention whose queries are parameters, one set for every sample (DETR, attention pooling)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, 5, 16))
+        self.q, self.k, self.v, self.o = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+
+        def heads(t: Tensor) -> Tensor:
+            return t.view(t.shape[0], t.shape[1], 4, 4).transpose(1, 2)
+
+        queries = self.q(self.queries.repeat(batch, 1, 1))
+        y = F.scaled_dot_product_attention(heads(queries), heads(self.k(x)), heads(self.v(x)))
+        return self.o(y.transpose(1, 2).reshape(batch, 5, 16))
+
+
+@case((2, 3, 8, 8))
+class WritesIntoParts(nn.Module):
+    """``y[..., :2] += z`` and an assignment to one position (boxes of detectors)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.h = conv(3, 16), conv(16, 4), Head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(self.a(x).relu())
+        y[..., :2] += x[:, :1, :, 6:]
+        y[:, :, 0] = y[:, :, 1].sigmoid()
+        return self.h(y.relu())
+
+
+@case((2, 9, 12))
+class CausalMaskOfIndices(nn.Module):
+    """A mask computed from positions of samples and tokens by indexing, as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        position = torch.arange(tokens)[None].expand(batch, -1)
+        segment = (position.diff(dim=-1, prepend=position[:, :1] - 1) != 1).cumsum(-1)
+        sample, row, column = (
+            torch.arange(batch)[:, None, None],
+            torch.arange(tokens)[:, None],
+            torch.arange(tokens),
+        )
+        mask = (segment[sample, row] == segment[sample, column]) & (column <= row)
+        q, k, v = (f(x).view(batch, tokens, 3, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
+        return self.o(y.transpose(1, 2).reshape(batch, tokens, 12))
+
+
+@case((2, 3, 8, 8))
+class Unfolded(nn.Module):
+    """Windows by Tensor.unfold and by F.unfold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.h = conv(3, 12), conv(3, 8), Head(12)
+        self.fc = nn.Linear(8 * 9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = self.a(x).relu().unfold(2, 3, 2).unfold(3, 3, 2).amax((-2, -1))
+        columns = F.unfold(self.b(x).relu(), 3, padding=1, stride=2)
+        return self.h(windows) + self.fc(columns.mean(2))
+
+
+@case((2, 9, 16))
+class BiasOfAPerceptron(nn.Module):
+    """A bias per head that a small network computes from positions, with an activation in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.o = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.mlp = nn.Sequential(nn.Linear(2, 64), nn.ReLU(inplace=True), nn.Linear(64, 4))
+        self.register_buffer("positions", torch.randn(81, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        q, k, v = self.qkv(x).view(batch, 9, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        bias = self.mlp(self.positions).view(9, 9, 4).permute(2, 0, 1)
+        scores = (q @ k.transpose(-2, -1) / 2 + bias).softmax(-1)
+        return self.o((scores @ v).transpose(1, 2).reshape(batch, 9, 16))

@@ -21,10 +21,12 @@ def scaled_dot_product_attention(
     rank, dtype = c.rank(query), c.out.dtype
     factor = 1 / math.sqrt(c.static(query, -1)) if scale is None else scale
     keys = c.emit("Transpose", key, perm=[*range(rank - 2), rank - 1, rank - 2])
-    scaled = c.emit("Mul", query, c.number(factor, dtype, "scale"))
+    number = c.number(factor, dtype, "scale")
     if enable_gqa and c.shape(query)[-3] != c.shape(key)[-3]:
-        return _grouped(c, scaled, key, value, attn_mask, is_causal)
-    scores = _masked(c, c.emit("MatMul", scaled, keys), query, key, attn_mask, is_causal)
+        return _grouped(c, c.emit("Mul", query, number), key, value, attn_mask, is_causal)
+    # not the query: where that is constant (learned queries), the product would be a constant that no fx node returns
+    scores = c.emit("Mul", c.emit("MatMul", query, keys), number)
+    scores = _masked(c, scores, query, key, attn_mask, is_causal)
     return c.emit("MatMul", c.emit("Softmax", scores, axis=-1), value)
 
 

@@ -29,7 +29,7 @@ from graphprune.frontends.torch import (  # noqa: F401 - importing the tables fi
 from graphprune.frontends.torch.arguments import bound, operator_name
 from graphprune.frontends.torch.conversion import Conversion
 from graphprune.frontends.torch.export import attribute
-from graphprune.frontends.torch.folding import Folder
+from graphprune.frontends.torch.folding import Folder, RepeatedFolder
 from graphprune.frontends.torch.inplace import Aliases
 from graphprune.frontends.torch.registry import find_converter
 
@@ -72,7 +72,9 @@ class _Walk:
         self.initializers: dict[int, ir.Value] = {}
         self.tensors: dict[str, list[str]] = {}
         self.aliases = Aliases(module.graph)
-        self.folder = Folder(module)
+        self.folder, self.repeated = Folder(module), RepeatedFolder(module)
+        self.own: dict[fx.Node, Any] = {}
+        """What nodes returned that an operator in place has changed since."""
         self.paths: dict[int, list[str]] = {}
         for path, tensor in (*module.named_parameters(remove_duplicate=False), *module.named_buffers()):
             self.paths.setdefault(id(tensor), []).append(path)
@@ -101,7 +103,8 @@ class _Walk:
             opset_imports={"": OPSET},
             name="model",
         )
-        names = {n.name: v.name for n, v in self.c.values.items() if isinstance(v, ir.Value) and v.name}
+        returned = self.c.values | self.own
+        names = {n.name: v.name for n, v in returned.items() if isinstance(v, ir.Value) and v.name}
         parts = {n.name: [x.name or "" for x in v] for n, v in self.c.values.items() if isinstance(v, list)}
         return Converted(self.module, ir.Model(graph, ir_version=IR_VERSION), names, parts, self.tensors)
 
@@ -119,7 +122,8 @@ class _Walk:
     def _known(self, node: fx.Node) -> bool:
         if node.op != "call_function" or node.target is builtin.getitem or not _makes_tensors(node):
             return node.op not in ("call_module", "call_method")
-        return find_converter(operator_name(node)) is not None or self.folder.value(node) is not None
+        known = find_converter(operator_name(node)) is not None
+        return known or self.folder.value(node) is not None or self.repeated.value(node) is not None
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -158,12 +162,32 @@ class _Walk:
                 raise self.c.refuse("there is no rule for it")
             self._convert(node, converter)
         except ConversionError:
-            data = self.folder.value(node)
-            if not isinstance(data, torch.Tensor):
+            value = self._folded(node)
+            if value is None:
                 raise
-            value = self.c.constant(data.detach().cpu().numpy(), "data", data.dtype)
             self.c.settle(node, value, node.meta["val"])
             self.c.values[node] = value
+
+    def _folded(self, node: fx.Node) -> ir.Value | None:
+        """What depends on nothing as a constant, repeated for every sample; None for everything else."""
+        data = self.folder.value(node)
+        repeated = not isinstance(data, torch.Tensor)
+        if repeated:
+            data = self.repeated.value(node)
+        if not isinstance(data, torch.Tensor):
+            return None
+        value = self.c.constant(data.detach().cpu().numpy(), "data", data.dtype)
+        if not repeated:
+            return value
+        batches = {str(v.shape[0]): v for v in self.inputs if v.shape}
+        sizes = [None if isinstance(d, int) else batches.get(str(d)) for d in node.meta["val"].shape]
+        parts = [
+            self.c.ints([1], f"axis{i}") if s is None else self.c.emit("Shape", s, start=0, end=1)
+            for i, s in enumerate(sizes)
+        ]
+        if all(s is None for s in sizes):
+            return None
+        return self.c.emit("Expand", value, self.c.emit("Concat", *parts, axis=0))
 
     def _convert(self, node: fx.Node, converter: Callable[..., Any]) -> None:
         try:
@@ -186,6 +210,7 @@ class _Walk:
         """After an in-place operator its first operand is the result."""
         for other in self.aliases.renewed(node):
             if other in self.c.values:
+                self.own.setdefault(other, self.c.values[other])
                 self.c.values[other] = self.c.values[node]
 
     def _resolved(self, argument: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import torch
+from torch import fx
 
 from graphprune.frontends.torch.conversion import Conversion, Size, element_type
 from graphprune.frontends.torch.registry import operator
@@ -31,6 +33,26 @@ def ones(c: Conversion, size: list[Size], **_: object) -> ir.Value:
 def full(c: Conversion, size: list[Size], fill_value: float, **_: object) -> ir.Value:
     """A number, repeated."""
     return _filled(c, size, fill_value)
+
+
+@operator("arange")
+def arange(c: Conversion, end: Size, start: Size = 0, step: Size = 1, **_: object) -> ir.Value:
+    """Numbers from start to end."""
+    numbers = {"start": start, "end": end, "step": step}
+    if all(isinstance(n, int | float) for n in numbers.values()):
+        raise c.refuse("it is constant")  # and computed now
+    dtype = c.out.dtype
+    scalars = [
+        c.number(n, dtype, what) if not isinstance(n, fx.Node) else _scalar(c, n)
+        for what, n in numbers.items()
+    ]
+    return c.emit("Range", *scalars)
+
+
+def _scalar(c: Conversion, size: fx.Node) -> ir.Value:
+    """A size that follows the batch, as a number of the output's type."""
+    value = c.emit("Squeeze", c.size(size), c.ints([0], "axes"))
+    return value if c.out.dtype == torch.int64 else c.emit("Cast", value, to=int(element_type(c.out.dtype)))
 
 
 @operator("scalar_tensor")

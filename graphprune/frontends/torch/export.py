@@ -18,6 +18,7 @@ from graphprune.frontends.torch.arguments import operator_name
 from graphprune.frontends.torch.evaluating import evaluating
 from graphprune.frontends.torch.layers import separate_layers
 from graphprune.frontends.torch.regions import inline_regions
+from graphprune.frontends.torch.views import replace_partial_writes
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def _tidy(traced: fx.GraphModule, module: nn.Module) -> None:
     inline_regions(traced)
     _drop_checks(traced.graph)
     separate_layers(traced.graph)
+    replace_partial_writes(traced.graph)
     _keep_state(traced, module)
 
 

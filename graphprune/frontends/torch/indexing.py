@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -21,6 +23,81 @@ def slice_(
         return x  # all of it
     axes, steps = c.ints([c.axis(x, dim)], "axes"), c.ints([step], "step")
     return c.emit("Slice", x, c.ints([first], "start"), c.ints([last], "end"), axes, steps)
+
+
+@operator("slice_scatter")
+def slice_scatter(
+    c: Conversion, x: ir.Value, src: ir.Value, dim: int = 0, start: int | None = None, end: int | None = None,
+    step: int = 1,
+) -> ir.Value:  # fmt: skip
+    """``x`` with ``src`` in place of the positions from start to end."""
+    axis = c.axis(x, dim)
+    size = c.fake(x).shape[axis]
+    if (start or 0, step) == (0, 1) and (end is None or str(c.fake(src).shape[axis]) == str(size)):
+        return c.emit("Identity", src)
+    size = c.static(x, axis)
+    if not isinstance(start, int | None) or not isinstance(end, int | None) or step != 1:
+        raise c.refuse("its bounds depend on the batch size, or its step is not 1")
+    first, last, _ = slice(start, end).indices(size)
+    return _replaced(c, x, src, axis, first, last, size)
+
+
+@operator("select_scatter")
+def select_scatter(c: Conversion, x: ir.Value, src: ir.Value, dim: int, index: int) -> ir.Value:
+    """``x`` with ``src`` in place of one position."""
+    axis = c.axis(x, dim)
+    size = c.static(x, axis)
+    first = index % size
+    return _replaced(c, x, c.emit("Unsqueeze", src, c.ints([axis], "axes")), axis, first, first + 1, size)
+
+
+def _replaced(
+    c: Conversion, x: ir.Value, src: ir.Value, axis: int, first: int, last: int, size: int
+) -> ir.Value:
+    axes = c.ints([axis], "axis")
+    parts = [src]
+    if first > 0:
+        parts.insert(0, c.emit("Slice", x, c.ints([0], "zero"), c.ints([first], "first"), axes))
+    if last < size:
+        parts.append(c.emit("Slice", x, c.ints([last], "last"), c.ints([size], "size"), axes))
+    return c.emit("Concat", *parts, axis=axis)
+
+
+@operator("unfold")
+def unfold(c: Conversion, x: ir.Value, dimension: int, size: int, step: int) -> ir.Value:
+    """Windows of an axis; positions within a window become the last axis."""
+    axis, rank = c.axis(x, dimension), c.rank(x)
+    starts = np.arange(0, c.static(x, axis) - size + 1, step, dtype=np.int64)
+    windows = c.constant(starts[:, None] + np.arange(size), "windows")
+    cut = c.emit("Gather", x, windows, axis=axis)
+    order = [a for a in range(rank + 1) if a != axis + 1]
+    return c.emit("Transpose", cut, perm=[*order, axis + 1])
+
+
+@operator("im2col")
+def im2col(
+    c: Conversion,
+    x: ir.Value,
+    kernel_size: list[int],
+    dilation: list[int],
+    padding: list[int],
+    stride: list[int],
+) -> ir.Value:
+    """Windows of an image as columns: (batch, channels x positions in a window, windows)."""
+    channels, image, counts = c.static(x, 1), [c.static(x, 2), c.static(x, 3)], []
+    edges = [0, 0, *padding]
+    if any(padding):
+        x = c.emit("Pad", x, c.ints([*edges, *edges], "padding"), c.number(0, c.out.dtype, "zero"))
+    for space, axis in enumerate((2, 4)):  # the second axis of space has moved by the first one's windows
+        size = image[space] + 2 * padding[space]
+        starts = np.arange(
+            0, size - dilation[space] * (kernel_size[space] - 1), stride[space], dtype=np.int64
+        )
+        offsets = dilation[space] * np.arange(kernel_size[space])
+        counts.append(len(starts))
+        x = c.emit("Gather", x, c.constant(offsets[:, None] + starts, f"windows{space}"), axis=axis)
+    x = c.emit("Transpose", x, perm=[0, 1, 2, 4, 3, 5])
+    return c.emit("Reshape", x, c.ints([-1, channels * math.prod(kernel_size), math.prod(counts)], "size"))
 
 
 @operator("narrow")

@@ -10,7 +10,7 @@ from torch import fx
 from graphprune.errors import ConversionError
 from graphprune.frontends.torch.arguments import operator_name, schema_of
 
-_MAYBE_VIEWS = frozenset({"contiguous", "reshape", "flatten", "to", "dropout", "reshape_as", "type_as"})
+MAYBE_VIEWS = frozenset({"contiguous", "reshape", "flatten", "to", "dropout", "reshape_as", "type_as"})
 """Operators that may return their operand's own memory although their schema does not say so."""
 
 
@@ -41,7 +41,7 @@ class Aliases:
         shares = source is not None and (
             node.target is builtin.getitem
             or (schema is not None and any(r.alias_info is not None for r in schema.returns))
-            or (isinstance(node.target, torch._ops.OpOverload) and operator_name(node) in _MAYBE_VIEWS)
+            or (isinstance(node.target, torch._ops.OpOverload) and operator_name(node) in MAYBE_VIEWS)
         )
         root = self._root[source] if shares and source is not None else node
         self._root[node], self._same[node] = root, node

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from graphprune.errors import ConversionError
 from graphprune.frontends.torch.arguments import bound, set_argument
 
 Shape = tuple[int, ...]
@@ -160,6 +161,18 @@ def select(s: Sizes, n: fx.Node) -> None:
     old, new = s.constants(n, 1)
     if not np.array_equal(old, new):
         set_argument(n, "index", int(new.reshape(-1)[0]))
+
+
+@writer("slice_scatter", "select_scatter")
+def scatter(s: Sizes, n: fx.Node) -> None:
+    """No position of the axis may have gone. Raises ConversionError."""
+    a = bound(n)
+    (old, new), axis = s.shapes(n), a["dim"]
+    if old[axis] != new[axis]:
+        raise ConversionError(
+            f"node {n.name!r} replaces positions of an axis that was pruned: exclude its channels, or prune the "
+            "ONNX export"
+        )
 
 
 @writer("index", "_unsafe_index", "index_select")

@@ -79,7 +79,8 @@ def _flags(node: fx.Node) -> list[str]:
     given = bound(node) if schema.name == "aten::instance_norm" else {}
     if given.get("running_mean") is not None:
         found.append("use_input_stats")
-    return [name for name in found if isinstance(bound(node)[name], bool)]
+    # in a trace for evaluation True does not follow the mode: it was written so (batch_norm that standardises a weight)
+    return [name for name in found if bound(node)[name] is False]
 
 
 def scaled(graph: fx.Graph, size: fx.Node, new: int, old: int) -> fx.Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from graphprune.frontends.torch.conversion import Conversion
@@ -103,4 +104,4 @@ def topk(
 @operator("cumsum")
 def cumsum(c: Conversion, x: ir.Value, dim: int, **_: object) -> ir.Value:
     """Running sums along an axis."""
-    return c.emit("CumSum", c.cast(x, c.out.dtype), c.ints([c.axis(x, dim)], "dim"))
+    return c.emit("CumSum", c.cast(x, c.out.dtype), c.constant(np.int64(c.axis(x, dim)), "dim"))

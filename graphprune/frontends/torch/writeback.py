@@ -19,7 +19,9 @@ from graphprune.frontends.torch.convert import Converted
 from graphprune.frontends.torch.export import attribute
 from graphprune.frontends.torch.literals import Shape, find_writer
 from graphprune.frontends.torch.module import as_module, get_tensor, scaled
+from graphprune.frontends.torch.selections import computed_again, is_weight, kept_positions
 from graphprune.frontends.torch.tensors import data_of, like, stored_inputs
+from graphprune.frontends.torch.views import drop_unread
 from graphprune.graph import Graph
 from graphprune.running import top_level_values
 
@@ -46,6 +48,10 @@ class _WriteBack:
             self.module = copy.deepcopy(converted.module)
         self.graph = self.module.graph
         self.nodes = {n.name: n for n in self.graph.nodes}
+        self.original = {n.name: n for n in converted.module.graph.nodes}
+        self.state = set(converted.module.state_dict())
+        self.cut: set[str] = set()
+        """Parameters and buffers that became smaller."""
         self.by_value = {value: self.nodes[name] for name, value in reversed(converted.values.items())}
 
     def run(self) -> fx.GraphModule:
@@ -56,12 +62,15 @@ class _WriteBack:
         for node in list(self.graph.nodes):
             if node.op == "call_function":
                 self._call(node)
-        self.graph.eliminate_dead_code()
+        drop_unread(self.graph)
         for path in read - self._read():
             owner_path, _, name = path.rpartition(".")
             delattr(attribute(self.module, owner_path) if owner_path else self.module, name)
+        for node in self.graph.nodes:
+            if node.target is torch.ops.aten.view.default:  # whether strides allow it is known where it runs
+                node.target = torch.ops.aten.reshape.default
         self.graph.lint()
-        return as_module(self.module, self.graph, set(self.converted.module.state_dict()))
+        return as_module(self.module, self.graph, self.state)
 
     def _read(self) -> set[str]:
         """Attributes that the graph reads."""
@@ -76,6 +85,8 @@ class _WriteBack:
                 continue
             old = attribute(self.module, paths[0])
             new = like(np.asarray(stored.const_value.numpy()), old)
+            if new.shape != old.shape:
+                self.cut.update(paths)
             for path in paths:
                 self._put(path, new)
 
@@ -129,11 +140,30 @@ class _WriteBack:
         self._replace(node, new)
 
     def _store(self, node: fx.Node, name: str) -> None:
-        """A constant that operators computed became a tensor of its own."""
+        """A constant that operators computed lost positions: computed as before and selected from, so that parameters keep their names.
+
+        Weights of layers, and what is made of no parameter or buffer, are stored instead.
+        """
         data = data_of(self.after[name])
-        trained = any(attribute(self.module, str(n.target)).requires_grad for n in stored_inputs(node))
-        traced = node.meta["val"]
-        tensor = torch.from_numpy(np.array(data)).to(traced.dtype)
+        stored = [str(n.target) for n in stored_inputs(node)]
+        kept = None
+        named = any(path in self.state for path in stored)
+        if named and not is_weight(self.original[node.name]) and not any(path in self.cut for path in stored):
+            kept = kept_positions(self.converted.module, self.original[node.name], data)
+        if kept is None:
+            self._store_tensor(node, name, data, stored)
+            return
+        with self.graph.inserting_before(node):
+            new = computed_again(self.graph, self.original[node.name])
+            for axis, positions in kept.items():
+                index = self.tensor(node, np.array(positions), "kept")
+                new = self.graph.call_function(torch.ops.aten.index_select.default, (new, axis, index))
+        new.meta = dict(node.meta)
+        self._replace(node, new)
+
+    def _store_tensor(self, node: fx.Node, name: str, data: np.ndarray, stored: list[str]) -> None:
+        trained = any(attribute(self.module, path).requires_grad for path in stored)
+        tensor = torch.from_numpy(np.array(data)).to(node.meta["val"].dtype)
         with self.graph.inserting_before(node):
             new = get_tensor(
                 self.graph, self.module, self._free(name), nn.Parameter(tensor) if trained else tensor
