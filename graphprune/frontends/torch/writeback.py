@@ -140,9 +140,9 @@ class _WriteBack:
         self._replace(node, new)
 
     def _store(self, node: fx.Node, name: str) -> None:
-        """A constant that operators computed lost positions: computed as before and selected from, so that parameters keep their names.
+        """A constant that operators computed lost positions: it is computed as before and selected from.
 
-        Weights of layers, and what is made of no parameter or buffer, are stored instead.
+        So parameters keep their names. Weights of layers, and what is made of no parameter or buffer, are stored instead.
         """
         data = data_of(self.after[name])
         stored = [str(n.target) for n in stored_inputs(node)]
