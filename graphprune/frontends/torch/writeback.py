@@ -142,7 +142,7 @@ class _WriteBack:
     def _store(self, node: fx.Node, name: str) -> None:
         """A constant that operators computed lost positions: it is computed as before and selected from.
 
-        So parameters keep their names. Weights of layers, and what is made of no parameter or buffer, are stored instead.
+        So parameters keep their names. Weights of layers, and what no parameter or buffer makes, are stored instead.
         """
         data = data_of(self.after[name])
         stored = [str(n.target) for n in stored_inputs(node)]
