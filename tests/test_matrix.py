@@ -14,6 +14,7 @@ import torch
 
 import graphprune
 from graphprune.catalog import all_methods
+from graphprune.criteria import all_criteria
 from graphprune.methods import searching
 from graphprune.search.search import Search
 from sample_models import export
@@ -85,7 +86,9 @@ def test_every_method_on_every_structure(
     assert first.plan.method == method
     assert first.fidelity.holds
     assert first.plan.fidelity["module"] <= 1e-4
-    if network == "resnet20":
+    if (
+        network == "resnet20" and method not in all_criteria()
+    ):  # a criterion is a function of the weights alone
         second = pruned(networks[network], method, structure, shape)
         assert second.plan.to_json() == first.plan.to_json()
         for name, value in first.model.ir.graph.initializers.items():

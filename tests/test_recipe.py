@@ -99,7 +99,8 @@ def test_values_are_normalised() -> None:
 
 
 def test_every_name_has_its_function() -> None:
-    from graphprune.training import losses, optimisers, python_functions
+    from graphprune import python_functions
+    from graphprune.training import losses, optimisers
 
     assert set(recipes.OPTIMIZERS) == set(optimisers.OPTIMIZERS)
     assert set(recipes.LOSSES) == set(losses.LOSSES)
