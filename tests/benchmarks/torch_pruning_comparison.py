@@ -114,6 +114,7 @@ def _examine(a: Architecture, note: Callable[..., None]) -> None:
     tp = pruner()
     note(stage="build")
     module, inputs = a.build(), a.example()
+    make_distinct(module)
     original = copy.deepcopy(module)
     with torch.no_grad():
         sizes = [t.shape for t in tensors(module(*inputs))]
@@ -187,6 +188,14 @@ def mask(original: nn.Module, pruned: nn.Module) -> None:
             owner.forward = functools.partial(over_kept, owner, kept[-1], groups)  # type: ignore[method-assign]
 
 
+def make_distinct(module: nn.Module) -> None:
+    """No number twice in a vector: two channels with the same bias or scale could not be told apart afterwards."""
+    for parameter in module.parameters():
+        while parameter.ndim == 1 and parameter.unique().numel() < parameter.numel():
+            with torch.no_grad():
+                parameter.add_(1e-4 * torch.randn_like(parameter))
+
+
 def positions(old: Tensor, new: Tensor, name: str) -> list[Tensor]:
     """Along every axis, the positions of ``old`` that are left in ``new``, by their numbers. Raises Wrong."""
     order = old.flatten().argsort()
@@ -200,6 +209,7 @@ def positions(old: Tensor, new: Tensor, name: str) -> list[Tensor]:
         some = lines[:, torch.linspace(0, lines.shape[1] - 1, min(lines.shape[1], 32)).long()]
         flat = order[torch.searchsorted(values, some.contiguous()).clamp_max(len(order) - 1)]
         found.append(torch.unravel_index(flat, old.shape)[axis].mode(1).values)  # numbers may occur twice
+    check(all(bool((f.diff() > 0).all()) for f in found), f"{name} holds its numbers in another order")
     rebuilt = old[torch.meshgrid(*found, indexing="ij")]
     check(bool((rebuilt == new).all()), f"{name} is not a slice of the original's")
     return found
