@@ -15,12 +15,14 @@ pytest.importorskip("torch", reason="modules need torch")
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 import graphprune
 from graphprune.errors import ConversionError, OptionError
 from sample_models.export import export_module
 from sample_models.zoo import SAMPLES
 from tests.conftest import Run
+from tests.torch_modules import CASES
 
 
 class Gated(nn.Module):
@@ -62,6 +64,11 @@ class Fixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(nn.functional.adaptive_avg_pool2d(self.norm(self.conv(x)), 2).view(-1, 32 * 4))
+
+
+def small_head() -> tuple[nn.Module, ...]:
+    """Mean over the image, then ten classes."""
+    return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
 
 
 @pytest.fixture
@@ -179,6 +186,59 @@ def test_a_search_in_a_loop_of_ones_own(net: nn.Module, x: Tensor) -> None:
     first = search.trained()["head.bias"]
     assert np.array_equal(first, result.module.get_parameter("head.bias").detach().numpy())
     assert not np.array_equal(first, net.get_parameter("head.bias").detach().numpy())
+
+
+def test_a_search_trains_the_traced_module_itself(x: Tensor) -> None:
+    """Dropout drops, BatchNorm counts, parameters have the user's names, and another device or type is allowed."""
+    first = (nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Dropout(0.5))
+    module = nn.Sequential(*first, *small_head())
+    search = graphprune.Search(module, x, sparsity=0.5, max_steps=3)
+    assert {n for n, _ in module.named_parameters()} == set(search.weights())
+    assert apart(search.module(x).detach(), module.eval()(x).detach()) < 1e-6  # masks of 1
+    search.module.train()
+    first, second = search.module(x), search.module(x)
+    assert not torch.equal(first, second)
+    assert search.module.get_buffer("1.running_mean").abs().sum() > 0
+    assert module[1].running_mean.abs().sum() == 0  # the user's own module is not touched
+    first.square().mean().backward()
+    assert all(p.grad is not None for p in search.weights().values())
+
+
+@pytest.mark.parametrize(
+    "name", ["ChangedInPlace", "SharedWeight", "ActivationShapedBuffers", "Lstm", "Swin"]
+)
+def test_masks_fit_into_traces(name: str) -> None:
+    torch.manual_seed(0)
+    case = CASES[name]
+    example = tuple(torch.randn(*s) for s in case.inputs)
+    search = graphprune.Search(case.make().eval(), example, max_steps=2, **({"sparsity": 0.3} | case.options))
+    assert not any("ONNX form" in n for n in search.source.notes)
+    optimizer = torch.optim.SGD(search.parameters(), lr=1e-3)
+    search.module.train()
+    for _ in range(3):
+        loss = torch.stack([t.square().mean() for t in pytree.tree_leaves(search.module(*example))]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        search.step(optimizer)
+    plan, _ = search.finish()
+    assert 0 <= plan.fidelity["module"] < 1e-4
+
+
+def test_half_precision_trains_in_float32_and_comes_back(x: Tensor) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), *small_head()).bfloat16()
+    search = graphprune.Search(module, x.bfloat16(), sparsity=0.5, max_steps=1)
+    assert any("masks are trained in float32" in n for n in search.source.notes)
+    search.finish()
+    small = search.result().module
+    assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
+    assert small(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_what_onnxruntime_cannot_run_is_said(x: Tensor) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), *small_head()).double()
+    with pytest.raises(ConversionError, match=r"onnxruntime refuses it: .*; prune module.float\(\)"):
+        graphprune.prune(module, x.double(), sparsity=0.5)
 
 
 def test_files(net: nn.Module, x: Tensor, tmp_path: Path) -> None:

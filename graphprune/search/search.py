@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import fx, nn
 from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.criteria import Criterion
 from graphprune.errors import OptionError
-from graphprune.fx.importer import Imported, import_model
+from graphprune.fx.importer import Imported
 from graphprune.graph import Value
 from graphprune.lookup import hint
 from graphprune.methods import searching
@@ -33,6 +33,7 @@ from graphprune.search.momentum import Stateful, forget_momentum
 from graphprune.search.scoring import Sample
 from graphprune.search.starting import score, start
 from graphprune.search.structures import Structure, structure_of
+from graphprune.search.trained_module import masked_module
 from graphprune.writeback import with_tensors
 
 _DECAY = 0.9
@@ -91,18 +92,17 @@ class Search:
             asked = PruneOptions(requested_budget(structure, "", budget), **options)
             self.source = rehearsed(self.source, asked, shapes)
         options["input_shapes"] = self.source.sizes(shapes)
-        self.imported: Imported = import_model(self.source.ir, input_shapes=options["input_shapes"])
-        self.module: fx.GraphModule = self.imported.module
-        self.original = _frozen_copy(self.module)
-        self.structure: Structure = structure_of(
-            structure,
-            self.source,
-            self.imported,
-            self.method,
-            budget,
-            options,
-            recipe.temp_unit == "std",
+        relative = recipe.temp_unit == "std"
+
+        def masked(imported: Imported) -> Structure:
+            return structure_of(structure, self.source, imported, self.method, budget, options, relative)
+
+        self.imported: Imported
+        self.structure: Structure
+        self.imported, self.original, self.structure = masked_module(
+            self.source, options["input_shapes"], masked
         )
+        self.module: fx.GraphModule = self.imported.module
         self.masking: Masking = self.structure.masking
         self._stage: int | None = None
         self.begun = self.finished = False
@@ -308,15 +308,7 @@ class Search:
         attribute = {v: k for k, v in self.imported.tensors.items()}.get(value.name)
         if attribute is None:
             return value.array()
-        return np.asarray(self.module.get_parameter(attribute).detach().cpu().numpy())
-
-
-def _frozen_copy(module: fx.GraphModule) -> fx.GraphModule:
-    """The model as it came: a teacher, and what data-driven scores are measured on."""
-    copy: fx.GraphModule = deepcopy(module).eval()
-    for parameter in copy.parameters():
-        parameter.requires_grad_(False)
-    return copy
+        return np.asarray(attrgetter(attribute)(self.module).detach().cpu().numpy())
 
 
 def _sort_words(words: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:

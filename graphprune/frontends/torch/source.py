@@ -12,12 +12,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from graphprune.errors import FidelityError, OptionError
+from graphprune.errors import ConversionError, FidelityError, OptionError
 from graphprune.frontends.torch.capture import capture
 from graphprune.frontends.torch.convert import Converted
 from graphprune.frontends.torch.evaluating import evaluating
 from graphprune.frontends.torch.writeback import write_back
-from graphprune.running import Session
+from graphprune.running import Session, first_line
 
 TOLERANCE = 1e-4
 """Of the largest relative difference between a module in torch and its ONNX model in onnxruntime (float32)."""
@@ -102,8 +102,14 @@ def _compare(module: nn.Module, model: ir.Model, example: tuple[Any, ...], what:
     feed = {v.name or "": _array(x) for v, x in zip(model.graph.inputs, inputs, strict=False)}
     with torch.no_grad():
         wanted = [x for x in pytree.tree_leaves(module(*example)) if isinstance(x, torch.Tensor)]
-    with Session(model) as session:
-        found = list(session.run(feed).values())
+    try:
+        with Session(model) as session:
+            found = list(session.run(feed).values())
+    except Exception as failure:
+        hint = "; prune module.float()" if any(x.dtype == np.float64 for x in feed.values()) else ""
+        raise ConversionError(
+            f"{what} cannot be checked, onnxruntime refuses it: {first_line(failure)}{hint}"
+        ) from failure
     for a, b in zip(wanted, found, strict=False):
         mine = _array(a).astype(np.float64)
         allowed = TOLERANCE if a.dtype in (torch.float32, torch.float64) else _HALF
