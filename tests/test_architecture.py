@@ -30,6 +30,7 @@ FLOW = [
     ["criteria", "selection", "budget", "blocking", "rows"],
     ["choosing"],
     ["patterning"],
+    ["data"],
     ["recipes"],
     ["relaxation"],
     ["methods"],
@@ -168,6 +169,14 @@ def test_only_the_edges_know_a_file_format(library: str, readers: set[str]) -> N
 def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
     found = {m.split(".")[0] for m in imports(modules()[name], inside_functions=False)}
     assert not found & (NEVER_AT_IMPORT - {"torch"} if part(name) in TRAINS else NEVER_AT_IMPORT)
+
+
+def test_data_is_read_without_torch() -> None:
+    """Not even inside functions: what a user's factory imports itself is found in sys.modules."""
+    for name, path in modules().items():
+        if part(name) == "data":
+            assert "torch" not in {m.split(".")[0] for m in imports(path, inside_functions=True)}, name
+    assert not reachable("data") & TRAINS
 
 
 def test_only_training_imports_what_trains() -> None:

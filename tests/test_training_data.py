@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import builtins
+import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 import textwrap
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from graphprune.data.factories import to_array
+from graphprune.data.opening import open_data
+from graphprune.data.samples import Batch, InputSpec, Source
 from graphprune.errors import DataError, GraphpruneError, OptionError
 from graphprune.training.augment import REACH, augmentable, draw, light, move, move_labels
-from graphprune.training.data import Batch, InputSpec, Source, check_labels, open_data
+from graphprune.training.batches import tensors
+from graphprune.training.class_labels import check_labels
 
 IMAGE = InputSpec("input", (None, 3, 8, 6), "float32")
 TOKENS = (InputSpec("ids", (1, 4), "int64"), InputSpec("mask", (1, 4), "int64"))
@@ -38,8 +45,14 @@ def pixels(count: int = SAMPLES, seed: int = 0) -> np.ndarray:
 
 def equal(one: Batch, other: Batch) -> bool:
     """Bit for bit."""
-    labels = one.labels is None if other.labels is None else torch.equal(one.labels, other.labels)
-    return labels and all(torch.equal(a, b) for a, b in zip(one.inputs, other.inputs, strict=True))
+    if one.labels is None or other.labels is None:
+        return one.labels is other.labels and same(one.inputs, other.inputs)
+    return same((*one.inputs, one.labels), (*other.inputs, other.labels))
+
+
+def same(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+    """Equal in number types and in every number."""
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.fixture
@@ -125,9 +138,9 @@ def test_what_a_source_tells(source: Source) -> None:
     assert source.shape() == {"input": (3, 8, 6)}
     batch = next(source.batches(6))
     assert batch.inputs[0].shape == (6, 3, 8, 6)
-    assert batch.inputs[0].dtype == torch.float32
+    assert batch.inputs[0].dtype == np.float32
     assert batch.labels is not None
-    assert batch.labels.dtype == torch.int64
+    assert batch.labels.dtype == np.int64
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches(source: Source) -> None:
@@ -166,8 +179,8 @@ def test_the_parts_of_all_ranks_are_the_batches_of_one_process(source: Source, w
     ranks = [list(source.batches(6, seed=1, epoch=1, rank=r, world=world)) for r in range(world)]
     assert {len(r) for r in ranks} == {len(whole)}
     for batch, *split in zip(whole, *ranks, strict=True):
-        assert torch.equal(torch.cat([p.inputs[0] for p in split]), batch.inputs[0])
-        assert torch.equal(torch.cat([p.labels for p in split if p.labels is not None]), batch.labels)
+        labels = np.concatenate([p.labels for p in split if p.labels is not None])
+        assert equal(Batch((np.concatenate([p.inputs[0] for p in split]),), labels), batch)
         if len(batch.inputs[0]) == 6:
             assert {len(p.inputs[0]) for p in split} == {6 // world}
 
@@ -240,14 +253,14 @@ def test_bytes_become_what_the_sample_model_was_trained_on() -> None:
     with np.load(CIFAR) as data:
         expected = (data["input_u8"][:64].astype(np.float32) / 255 - data["mean"]) / data["std"]
         labels = data["labels"][:64]
-    assert np.array_equal(batch.inputs[0].numpy(), expected)
+    assert np.array_equal(batch.inputs[0], expected)
     assert batch.labels is not None
-    assert np.array_equal(batch.labels.numpy(), labels)
+    assert np.array_equal(batch.labels, labels)
     other = open_data(str(CIFAR), [spec], mean=[0.5], std=[0.25, 0.5, 1.0])  # instead of the stored ones
     with np.load(CIFAR) as data:
         unit = data["input_u8"][:64].astype(np.float32) / 255
     divisor = np.float32([0.25, 0.5, 1.0]).reshape(1, 3, 1, 1)
-    assert np.array_equal(next(other.batches(64, shuffle=False)).inputs[0].numpy(), (unit - 0.5) / divisor)
+    assert np.array_equal(next(other.batches(64, shuffle=False)).inputs[0], (unit - 0.5) / divisor)
 
 
 def test_mean_and_deviation_apply_to_floats_only_when_asked(tmp_path: Path) -> None:
@@ -286,8 +299,8 @@ def test_layouts(
     source = open_data(str(tmp_path / "d.npz"), [InputSpec("x", spec, "float32")])
     batch = next(source.batches(4, shuffle=False))
     wanted = expected(array).astype(np.float32) / (255 if dtype == "uint8" else 1)
-    assert np.array_equal(batch.inputs[0].numpy(), wanted)
-    assert batch.inputs[0].is_contiguous()
+    assert np.array_equal(batch.inputs[0], wanted)
+    assert batch.inputs[0].flags.c_contiguous
     assert source.shape() == {"x": wanted.shape[1:]}
     assert batch.labels is None
     assert not source.labelled
@@ -298,19 +311,25 @@ def test_number_types_of_inputs(tmp_path: Path, wanted: str) -> None:
     array = pixels(4)
     np.savez(tmp_path / "d.npz", x=array)
     source = open_data(str(tmp_path / "d.npz"), [InputSpec("x", (1, 3, 8, 6), wanted)])
-    found = next(source.batches(4, shuffle=False)).inputs[0]
+    found = next(source.batches(4, shuffle=False))
     raw = torch.from_numpy(array)
     dtype = getattr(torch, wanted)
     expected = raw if wanted == "uint8" else (raw.double() / 255 if wanted == "float64" else raw / 255)
-    assert torch.equal(found, expected.to(dtype))
-    assert found.dtype == dtype
+    assert found.inputs[0].dtype.name == wanted
+    assert torch.equal(tensors(found).inputs[0], expected.to(dtype))
+
+
+def test_numbers_that_are_too_large_are_infinite(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.array([[1e300, -1e6, 1.0]]))
+    source = open_data(str(tmp_path / "d.npz"), [InputSpec("x", (1, 3), "float16")])
+    assert next(source.batches(1)).inputs[0].tolist() == [[np.inf, -np.inf, 1.0]]
 
 
 def test_several_inputs_go_by_name(tmp_path: Path) -> None:
     ids, mask = np.arange(24, dtype=np.int32).reshape(6, 4), np.ones((6, 4), bool)
     np.savez(tmp_path / "d.npz", mask=mask, ids=ids, labels=np.zeros((6, 1), np.uint8), extra=np.zeros(3))
     batch = next(open_data(str(tmp_path / "d.npz"), TOKENS).batches(6, shuffle=False))
-    assert [t.dtype for t in batch.inputs] == [torch.int64] * 2
+    assert [a.dtype for a in batch.inputs] == [np.int64] * 2
     assert np.array_equal(batch.inputs[0], ids)
     assert np.array_equal(batch.inputs[1], mask)
     assert batch.labels is not None
@@ -319,13 +338,13 @@ def test_several_inputs_go_by_name(tmp_path: Path) -> None:
 
 def test_labels_may_be_pixels_or_targets(tmp_path: Path) -> None:
     for name, labels, dtype in (
-        ("pixels", np.zeros((4, 8, 6), np.uint8), torch.int64),
-        ("targets", np.zeros((4, 2), ">f8"), torch.float32),
+        ("pixels", np.zeros((4, 8, 6), np.uint8), np.int64),
+        ("targets", np.zeros((4, 2), ">f8"), np.float32),
     ):
         np.savez(tmp_path / f"{name}.npz", input=pixels(4), labels=labels)
         found = next(open_data(str(tmp_path / f"{name}.npz"), [IMAGE]).batches(4)).labels
         assert found is not None
-        assert (found.dtype, tuple(found.shape)) == (dtype, labels.shape)
+        assert (found.dtype, found.shape) == (dtype, labels.shape)
 
 
 # -- images -----------------------------------------------------------------------------------------
@@ -334,7 +353,7 @@ def test_labels_may_be_pixels_or_targets(tmp_path: Path) -> None:
 def test_images_are_what_was_saved(image_folder: Path) -> None:
     batch = next(open_data(str(image_folder), [IMAGE]).batches(SAMPLES, shuffle=False))
     order = sorted(range(SAMPLES), key=lambda i: (i % 3, i))
-    assert np.array_equal(batch.inputs[0].numpy(), pixels()[order].astype(np.float32) / 255)
+    assert np.array_equal(batch.inputs[0], pixels()[order].astype(np.float32) / 255)
     assert batch.labels is not None
     assert batch.labels.tolist() == [i % 3 for i in order]
 
@@ -456,7 +475,7 @@ def test_forms_of_a_batch(module: Callable[[str], str], batch: str) -> None:
     values = "x, y = torch.arange(4 * 144.).reshape(4, 3, 8, 6), torch.arange(4)"
     source = open_data(module(f"{values}\ndef make():\n    return {batch}"), [IMAGE])
     found = next(source.batches(128))
-    assert torch.equal(found.inputs[0], torch.arange(4 * 144.0).reshape(4, 3, 8, 6))
+    assert same(found.inputs, [np.arange(4 * 144, dtype=np.float32).reshape(4, 3, 8, 6)])
     assert found.labels is not None
     assert found.labels.tolist() == [0, 1, 2, 3]
     assert source.length(128) == 1
@@ -478,8 +497,7 @@ def test_forms_of_a_batch_with_two_inputs(module: Callable[[str], str], batch: s
     values = "a, b, y = torch.arange(8).reshape(2, 4), torch.ones(2, 4).long(), torch.zeros(2)"
     source = open_data(module(f"{values}\ndef make():\n    return [{batch}]"), TOKENS)
     found = next(source.batches(128))
-    assert torch.equal(found.inputs[0], torch.arange(8).reshape(2, 4))
-    assert torch.equal(found.inputs[1], torch.ones(2, 4).long())
+    assert same(found.inputs, [np.arange(8).reshape(2, 4), np.ones((2, 4), np.int64)])
     assert source.labelled is labelled is (found.labels is not None)
 
 
@@ -494,7 +512,7 @@ def test_train_and_eval(module: Callable[[str], str], returned: str) -> None:
 def test_a_loader_of_bytes_is_normalised(module: Callable[[str], str]) -> None:
     spec = module("def make():\n    return [torch.full((2, 8, 6, 3), 51, dtype=torch.uint8)]")
     source = open_data(spec, [IMAGE], mean=[0.1], std=[0.1])
-    assert torch.allclose(next(source.batches(2)).inputs[0], torch.ones(2, 3, 8, 6))
+    assert np.allclose(next(source.batches(2)).inputs[0], np.ones((2, 3, 8, 6)))
 
 
 def test_a_loader_with_its_own_generator_and_workers_repeats(module: Callable[[str], str]) -> None:
@@ -538,6 +556,109 @@ def test_a_distributed_sampler_divides_by_itself(module: Callable[[str], str]) -
         [IMAGE],
     )
     assert [len(b.inputs[0]) for b in source.batches(6, rank=0, world=2)] == [6, 6]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int8", "uint16", "bool"])
+def test_tensors_of_every_type_are_taken(dtype: str) -> None:
+    tensor = torch.tensor([[0.0, 1.0, 3.0]], requires_grad=True).to(getattr(torch, dtype))
+    array = to_array(tensor)
+    assert array.dtype.name == dtype
+    assert array.tolist() == tensor.tolist()
+
+
+def test_a_loader_of_bfloat16(module: Callable[[str], str]) -> None:
+    code = "def make():\n    return [(torch.full((2, 4), 0.1).bfloat16(), torch.ones(2).bfloat16())]"
+    for wanted in ("float32", "bfloat16"):
+        batch = next(open_data(module(code), [InputSpec("x", (None, 4), wanted)]).batches(2))
+        assert batch.inputs[0].dtype.name == wanted
+        assert batch.inputs[0].astype(np.float32).tolist() == [[0.10009765625] * 4] * 2
+        assert batch.labels is not None
+        assert batch.labels.dtype == np.float32
+
+
+# -- without torch ----------------------------------------------------------------------------------
+
+FACTORY = """
+import random, sys
+import numpy as np
+
+class Loader:
+    def __iter__(self):
+        for _ in range(3):
+            yield np.random.rand(2, 3, 8, 6) + random.random(), np.arange(2)
+
+def make():
+    return Loader()
+"""
+
+READ = """
+import sys
+import numpy as np
+from graphprune.data.opening import open_data
+from graphprune.data.samples import InputSpec
+
+for spec in sys.argv[1:]:
+    source = open_data(spec, [InputSpec("input", (None, 3, 8, 6), "float32")], mean=[0.5], std=[0.25])
+    one, other = (next(source.batches(2, seed=3)) for _ in range(2))
+    assert one.inputs[0].shape == (2, 3, 8, 6)
+    assert one.inputs[0].dtype == np.float32
+    assert one.labels.dtype == np.int64
+    assert np.array_equal(one.inputs[0], other.inputs[0])
+    assert not {"torch", "onnxruntime"} & set(sys.modules), spec
+"""
+
+
+def test_data_is_read_without_torch(
+    npz: Path, image_folder: Path, shard_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "light_factory.py").write_text(FACTORY)
+    specs = [str(npz), str(image_folder), str(shard_folder), "python:light_factory:make"]
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *specs],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# -- as tensors -------------------------------------------------------------------------------------
+
+
+def test_tensors_share_the_memory_of_arrays() -> None:
+    image, ids = np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 4), np.int64)
+    labels, indices = np.zeros(2, np.int64), np.arange(2)
+    found = tensors(Batch((image, ids), labels, indices))
+    assert [x.dtype for x in found.inputs] == [torch.float32, torch.int64]
+    image[1, 2, 3, 4], ids[1, 1], labels[1] = 7, 8, 9
+    assert (found.inputs[0][1, 2, 3, 4], found.inputs[1][1, 1]) == (7, 8)
+    assert found.labels is not None
+    assert found.labels.tolist() == [0, 9]
+    assert found.indices is indices
+    assert tensors(Batch((image,))).labels is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.uint16, np.bool_])
+def test_tensors_of_arrays_that_torch_cannot_share(dtype: type) -> None:
+    values = np.arange(24).reshape(2, 3, 4) % 2
+    frozen = values.astype(dtype)
+    frozen.flags.writeable = False
+    for array in (frozen, values.astype(dtype)[:, ::-1], values.astype(dtype).transpose(0, 2, 1)):
+        (tensor,) = tensors(Batch((array,))).inputs
+        assert tensor.is_contiguous()
+        assert str(tensor.dtype) == f"torch.{np.dtype(dtype).name}"
+        assert tensor.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("mean", [None, [0.5]])
+def test_images_of_one_channel_stay_channels_last(tmp_path: Path, mean: list[float] | None) -> None:
+    """Which kernels torch chooses, and so the last bits of a training, follows from these strides."""
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, 8, 6, 1), np.uint8))
+    source = open_data(str(tmp_path / "d.npz"), [InputSpec("x", (None, 1, 8, 6), "float32")], mean=mean)
+    assert tensors(next(source.batches(4))).inputs[0].stride() == (48, 1, 6, 1)
 
 
 # -- sentences --------------------------------------------------------------------------------------
@@ -711,7 +832,7 @@ def test_folders_that_do_not_fit(tmp_path: Path, image_folder: Path, shard_folde
     assert "takes 'input' (4x8x6): one input of 1 or 3 channels" in refused(image_folder, [four])
     assert "takes 'ids' (4), 'mask' (4)" in refused(image_folder, TOKENS)
     whole = InputSpec("input", (None, 3, 8, 6), "int64")
-    assert next(open_data(str(image_folder), [whole]).batches(2)).inputs[0].dtype == torch.int64
+    assert next(open_data(str(image_folder), [whole]).batches(2)).inputs[0].dtype == np.int64
 
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -1,1 +1,1 @@
-"""Training on a user's data: sources, augmentation, metrics, losses, optimisers, recipes and the loop."""
+"""Training on a user's data: augmentation, metrics, losses, optimisers, recipes and the loop."""

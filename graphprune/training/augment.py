@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from graphprune.data.samples import InputSpec
 from graphprune.errors import OptionError
-from graphprune.training.samples import IGNORE, InputSpec
+from graphprune.training.class_labels import IGNORE
 
 REACH = 2
 """Pixels that an image moves at most, in each direction."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from graphprune.data.samples import Source
 from graphprune.errors import DataError
+from graphprune.training.batches import tensors
 from graphprune.training.devices import Devices
 from graphprune.training.metrics import Metric
-from graphprune.training.samples import Source
 
 
 @torch.no_grad()
@@ -20,13 +21,13 @@ def evaluate(module: nn.Module, data: Source, metric: Metric, batch_size: int, d
     training = module.training
     module.eval()
     try:
-        for batch in data.batches(batch_size, shuffle=False, drop_last=False):
+        for batch in map(tensors, data.batches(batch_size, shuffle=False, drop_last=False)):
             if batch.labels is None:
                 raise DataError(f"--eval-data {data.name} has no labels to measure {metric.name} with")
             outputs = module(*devices.inputs(batch.inputs))
-            tensors = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+            found = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
             metric.update(
-                tuple((x.float() if x.is_floating_point() else x).cpu() for x in tensors), batch.labels
+                tuple((x.float() if x.is_floating_point() else x).cpu() for x in found), batch.labels
             )
     finally:
         module.train(training)

@@ -16,6 +16,7 @@ from torch import nn
 
 from graphprune.budget import Budget
 from graphprune.contractions import depthwise_weights, output_weights
+from graphprune.data.samples import Source
 from graphprune.errors import Interrupted, OptionError, TrainingError
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
@@ -24,12 +25,12 @@ from graphprune.search.scoring import Sample
 from graphprune.search.search import Search
 from graphprune.training.augment import draw, move, move_labels
 from graphprune.training.averaging import Average
+from graphprune.training.batches import TensorBatch, tensors
 from graphprune.training.checkpoint import load_checkpoint, save_checkpoint
 from graphprune.training.devices import Devices
 from graphprune.training.losses import Loss
 from graphprune.training.optimisers import Optimizer, build_optimizer
 from graphprune.training.phases import SEARCH, Phases
-from graphprune.training.samples import Batch, Source
 from graphprune.training.teacher import Outputs, Teacher
 
 _INITIAL_BATCHES = 4
@@ -89,8 +90,7 @@ class Training:
                 momentum=recipe.mask_momentum,
                 weight_decay=recipe.mask_weight_decay,
             )
-        tensors = search.imported.tensors
-        self.average = Average(self.module, recipe.ema, tensors) if recipe.ema else None
+        self.average = Average(self.module, recipe.ema, search.imported.tensors) if recipe.ema else None
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self._parallel: nn.Module | None = None
         self._undecided = self._kept = 1.0
@@ -137,7 +137,7 @@ class Training:
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def _one_step(self, batch: Batch) -> None:
+    def _one_step(self, batch: TensorBatch) -> None:
         recipe = self.recipe
         phase = self.phases.at(self.step)
         if recipe.augment == "light":
@@ -235,11 +235,11 @@ class Training:
     def _worth_remembering(self) -> bool:
         return self.phases.epoch is not None and self.phases.total - self.step >= self.phases.epoch
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[TensorBatch]:
         """Batches of the steps that are left: epoch after epoch, without those already used."""
         return islice(self._epochs(), self.phases.total - self.step)
 
-    def _epochs(self) -> Iterator[Batch]:
+    def _epochs(self) -> Iterator[TensorBatch]:
         while True:
             skip = self.used
             for batch in self._epoch(skip):
@@ -249,8 +249,8 @@ class Training:
                 raise OptionError(f"{self.data.name} gives no batch: it is empty")
             self.epoch, self.used = self.epoch + 1, 0
 
-    def _epoch(self, skip: int = 0) -> Iterator[Batch]:
-        return self.data.batches(
+    def _epoch(self, skip: int = 0) -> Iterator[TensorBatch]:
+        batches = self.data.batches(
             self.recipe.batch_size,
             epoch=self.epoch,
             seed=self.recipe.seed,
@@ -258,15 +258,16 @@ class Training:
             world=self.devices.world,
             skip=skip,
         )
+        return map(tensors, batches)
 
-    def _augmented(self, batch: Batch) -> Batch:
+    def _augmented(self, batch: TensorBatch) -> TensorBatch:
         """Images, and with them the classes of their pixels, mirrored and moved."""
         moves = draw(batch.inputs[0].shape[0], self.generator)
         labels = batch.labels
         if labels is not None and labels.ndim == 3 and not labels.is_floating_point():
             labels = move_labels(labels, moves)
         inputs = tuple(move(x, moves) if _is_image(x) else x for x in batch.inputs)
-        return Batch(inputs, labels, batch.indices)
+        return TensorBatch(inputs, labels, batch.indices)
 
     def _first_batches(self) -> list[Sample]:
         """For a data-driven --mask-init and for methods that score by gradients, the same on every rank."""
@@ -274,7 +275,7 @@ class Training:
         place = self.devices.device
         return [
             (tuple(x.to(place) for x in b.inputs), None if b.labels is None else b.labels.to(place))
-            for b in islice(batches, _INITIAL_BATCHES)
+            for b in map(tensors, islice(batches, _INITIAL_BATCHES))
         ]
 
     # -- trouble and checkpoints ------------------------------------------------------------------

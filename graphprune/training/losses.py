@@ -16,9 +16,9 @@ from graphprune.errors import OptionError
 from graphprune.graph import Graph
 from graphprune.lookup import lookup
 from graphprune.python_functions import PREFIX, import_function
+from graphprune.training.class_labels import check_labels, in_range
 from graphprune.training.divergences import DIVERGENCES, scores, wide
 from graphprune.training.output_kinds import Kind, Output, float_outputs
-from graphprune.training.samples import check_labels, in_range
 
 Tensors = Sequence[torch.Tensor]
 

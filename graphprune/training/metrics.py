@@ -10,11 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from graphprune.data.sentences import reason
 from graphprune.errors import DataError
 from graphprune.lookup import lookup
 from graphprune.python_functions import PREFIX, import_function
-from graphprune.training.samples import check_labels, in_range
-from graphprune.training.sentences import reason
+from graphprune.training.class_labels import check_labels, in_range
 
 
 class Metric(Protocol):

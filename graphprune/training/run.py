@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import onnx_ir as ir
 import torch
 
+from graphprune.data.inputs import input_specs
+from graphprune.data.opening import open_data
+from graphprune.data.samples import InputSpec, Source
 from graphprune.errors import DataError, OptionError
 from graphprune.fx.importer import accepts_batches
 from graphprune.models import Model, load
@@ -15,14 +17,12 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.training import TrainingOptions
 from graphprune.results import PruneResult
 from graphprune.search.search import Search
-from graphprune.training.data import open_data
 from graphprune.training.devices import Devices, devices
 from graphprune.training.evaluating import evaluate
 from graphprune.training.loop import Training
 from graphprune.training.losses import find_loss
 from graphprune.training.metrics import find_metric
 from graphprune.training.phases import phases_of
-from graphprune.training.samples import InputSpec, Source
 
 BEFORE, HARDENED, FINETUNED = "before", "after hardening", "after fine-tuning"
 
@@ -45,7 +45,7 @@ class _Run:
         self.options, self.place = options, place
         self.watcher = options.watcher if place.first else None
         recipe = options.recipe
-        inputs = _input_specs(model.ir)
+        inputs = input_specs(model.ir)
         self.data = self._open(options.data, inputs, "train")
         self.eval_data = None
         if options.eval_data is not None:
@@ -131,17 +131,3 @@ class _Run:
     def _open(self, spec: str, inputs: list[InputSpec], which: str) -> Source:
         options = self.options
         return open_data(spec, inputs, which=which, resize=options.resize, mean=options.mean, std=options.std)
-
-
-def _input_specs(model: ir.Model) -> list[InputSpec]:
-    """What the model's inputs take, before its graph is analysed."""
-    found = []
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers:
-            continue
-        if value.shape is None:
-            raise DataError(f"the shape of input {value.name!r} is not known: give the file shapes first")
-        sizes = tuple(d if isinstance(d, int) and d > 0 else None for d in value.shape)
-        dtype = "float32" if value.dtype is None else value.dtype.numpy().name
-        found.append(InputSpec(value.name or "", sizes, dtype))
-    return found

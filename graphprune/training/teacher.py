@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from graphprune.data.samples import Source
+from graphprune.training.batches import TensorBatch, tensors
 from graphprune.training.devices import Devices
-from graphprune.training.samples import Batch, Source
 
 CACHED_BYTES = 1 << 28
 """Outputs of all samples may take this much memory."""
@@ -23,7 +24,7 @@ class Teacher:
         self.module, self._forward = module.eval(), forward
         self._table: Outputs | None = None
 
-    def __call__(self, batch: Batch, inputs: Outputs) -> Outputs:
+    def __call__(self, batch: TensorBatch, inputs: Outputs) -> Outputs:
         """Outputs for ``inputs`` (on the module's device), which are ``batch``'s, augmented or not."""
         if self._table is not None and batch.indices is not None:
             rows = torch.from_numpy(batch.indices)
@@ -41,7 +42,7 @@ class Teacher:
             return False
         rows: list[Outputs] = []
         order: list[torch.Tensor] = []
-        for batch in source.batches(batch_size, shuffle=False, drop_last=False):
+        for batch in map(tensors, source.batches(batch_size, shuffle=False, drop_last=False)):
             if batch.indices is None:
                 return False
             outputs = self._forward(self.module, devices.inputs(batch.inputs))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphprune.data.arrays import open_npz
+from graphprune.data.factories import open_factory
+from graphprune.data.fitting import Normalisation, describe, pictures
+from graphprune.data.images import is_image, open_images
+from graphprune.data.samples import InputSpec, Source
+from graphprune.data.shards import SUFFIXES, open_shards
 from graphprune.errors import DataError, OptionError
 from graphprune.python_functions import PREFIX
-from graphprune.training.arrays import open_npz
-from graphprune.training.factories import open_factory
-from graphprune.training.fitting import Normalisation, describe, pictures
-from graphprune.training.images import is_image, open_images
-from graphprune.training.samples import IGNORE, Batch, InputSpec, Source, check_labels, in_range
-from graphprune.training.shards import SUFFIXES, open_shards
-
-__all__ = ["open_data", "Source", "Batch", "InputSpec", "check_labels", "in_range", "IGNORE"]
 
 
 def open_data(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphprune.training.order import batch_count, generator, parts, permuted
-from graphprune.training.samples import Batch
+from graphprune.data.order import batch_count, generator, parts, permuted
+from graphprune.data.samples import Batch
 
 
 class IndexedSource(ABC):

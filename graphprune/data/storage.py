@@ -11,8 +11,8 @@ from typing import IO
 
 import numpy as np
 
+from graphprune.data.sentences import reason
 from graphprune.errors import DataError
-from graphprune.training.sentences import reason
 
 ONLY = "array"
 """The name that the one array of a .npy file goes by."""

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from graphprune.data.fitting import Fit, Normalisation, fit, is_number, native, pictures
+from graphprune.data.samples import Batch, InputSpec
+from graphprune.data.storage import Header
 from graphprune.errors import DataError
-from graphprune.training.fitting import Fit, Normalisation, fit, is_number, pictures, to_torch
-from graphprune.training.samples import Batch, InputSpec
-from graphprune.training.storage import Header
 
 LABELS = "labels"
 CONSTANTS = ("mean", "std")
@@ -49,7 +48,7 @@ class Columns:
     def batch(self, rows: Mapping[str, np.ndarray], indices: np.ndarray) -> Batch:
         """Array -> the rows of a batch ``[n, ...]``, as stored."""
         inputs = tuple(f.array(rows[name]) for name, f in zip(self.arrays, self.fits, strict=True))
-        labels = to_labels(to_torch(rows[LABELS])) if self.labelled else None
+        labels = to_labels(native(rows[LABELS])) if self.labelled else None
         return Batch(inputs, labels, indices)
 
 
@@ -115,9 +114,9 @@ def match(names: Iterable[str], inputs: Sequence[InputSpec], where: str) -> tupl
     return tuple(name for name in found if name is not None)
 
 
-def to_labels(values: torch.Tensor) -> torch.Tensor:
+def to_labels(values: np.ndarray) -> np.ndarray:
     """Integers as int64 (a second axis of size 1 is dropped), floats as float32."""
-    if values.is_floating_point():
-        return values.to(torch.float32)
-    values = values.to(torch.int64)
+    if values.dtype.kind not in "biu":
+        return values.astype(np.float32, copy=False)
+    values = values.astype(np.int64, copy=False)
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values

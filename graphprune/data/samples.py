@@ -1,4 +1,4 @@
-"""What flows from data to the training loop: what an input takes, a batch, where batches come from."""
+"""What data becomes: what an input takes, a batch, where batches come from."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-
-from graphprune.errors import DataError
-
-IGNORE = 255
-"""A pixel of this class (where the model has no such class) belongs to none."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +27,15 @@ class InputSpec:
 class Batch:
     """Some samples.
 
-    inputs: one tensor ``[n, ...]`` per graph input, in the graph's order. labels: ``[n]`` classes,
-    ``[n, height, width]`` classes of pixels, or any target ``[n, ...]``; None without labels.
+    inputs: one array ``[n, ...]`` per graph input, in the graph's order and number types (bfloat16 is
+    that of ml_dtypes), C-contiguous. labels: int64 ``[n]`` classes, int64 ``[n, height, width]`` classes
+    of pixels, or any target ``[n, ...]`` in float32; None without labels.
     indices: int64 ``[n]``, the numbers of the samples where a source can tell them apart, so that what
     depends on a sample alone can be kept between epochs; else None.
     """
 
-    inputs: tuple[torch.Tensor, ...]
-    labels: torch.Tensor | None = None
+    inputs: tuple[np.ndarray, ...]
+    labels: np.ndarray | None = None
     indices: np.ndarray | None = None
 
 
@@ -85,34 +80,3 @@ class Source(Protocol):
         ``batch_size`` counts the samples of all ``world`` processes: together they see the batches that
         one process sees, each its own part. Raises DataError and OptionError.
         """
-
-
-def in_range(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """bool, shaped like ``labels``: which of them name one of ``classes`` classes."""
-    return (labels >= 0) & (labels < classes)
-
-
-def check_labels(labels: torch.Tensor, classes: int) -> None:
-    """Compare class labels with the number of classes of a model.
-
-    labels: integers ``[n]`` in 0..classes-1, or ``[n, height, width]``, where a negative number, 255 and
-    ``classes`` itself (the usual numbers for "no class") are allowed besides. Raises DataError.
-    """
-    if labels.is_floating_point():
-        raise DataError(
-            f"labels hold {_dtype_name(labels)} instead of class numbers: store integers, or choose a loss"
-            " for targets such as mse"
-        )
-    wrong = ~in_range(labels, classes)
-    if labels.ndim > 1:
-        wrong &= (labels > classes) & (labels != IGNORE)
-    if wrong.any():
-        worst = int(labels[wrong][0])
-        raise DataError(
-            f"label {worst} is out of range: the model has {classes} classes, so labels go from 0 to"
-            f" {classes - 1}; check that data and model belong together"
-        )
-
-
-def _dtype_name(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
+import ml_dtypes
+import numpy as np
 
+from graphprune.data.columns import LABELS, match, to_labels
+from graphprune.data.fitting import Normalisation, fit, pictures
+from graphprune.data.order import generator, share
+from graphprune.data.randomness import Randomness
+from graphprune.data.samples import Batch, InputSpec
+from graphprune.data.sentences import reason
 from graphprune.errors import DataError
 from graphprune.python_functions import import_function
-from graphprune.training.columns import LABELS, match, to_labels
-from graphprune.training.fitting import Normalisation, fit, pictures
-from graphprune.training.order import generator, share
-from graphprune.training.randomness import Randomness
-from graphprune.training.samples import Batch, InputSpec
-from graphprune.training.sentences import reason
 
 FLAGS = {"train": "--data", "eval": "--eval-data"}
 
@@ -68,7 +68,9 @@ class LoaderSource:
         skip: int = 0,
     ) -> Iterator[Batch]:
         """See Source; a loader with torch's DistributedSampler divides the samples itself."""
-        divided = isinstance(getattr(self._loader, "sampler", None), DistributedSampler)
+        divided = _is(
+            getattr(self._loader, "sampler", None), "torch.utils.data.distributed.DistributedSampler"
+        )
         for number, raw in enumerate(self._read(seed, epoch)):
             if number < skip:
                 continue
@@ -95,8 +97,9 @@ class LoaderSource:
         own = Randomness(seed, epoch)
         parts = [self._loader, *(getattr(self._loader, n, None) for n in ("sampler", "batch_sampler"))]
         for part in parts:
-            stream, set_epoch = getattr(part, "generator", None), getattr(part, "set_epoch", None)
-            if isinstance(stream, torch.Generator):
+            stream: Any = getattr(part, "generator", None)
+            set_epoch = getattr(part, "set_epoch", None)
+            if _is(stream, "torch.Generator"):
                 stream.manual_seed(int(generator(seed, epoch).integers(2**32)))
             if callable(set_epoch):
                 set_epoch(epoch)
@@ -123,15 +126,15 @@ class _Reader:
     def batch(self, raw: Any) -> Batch:
         """Raises DataError for anything but the forms that ``open_factory`` names."""
         values, labels = self._split(raw)
-        tensors = tuple(self._input(s, v) for s, v in zip(self._inputs, values, strict=True))
-        target = None if labels is None else to_labels(self._tensor(labels, LABELS))
-        counts = {len(t) for t in (*tensors, *(() if target is None else (target,)))}
+        arrays = tuple(self._input(s, v) for s, v in zip(self._inputs, values, strict=True))
+        target = None if labels is None else to_labels(self._array(labels, LABELS))
+        counts = {len(a) for a in (*arrays, *(() if target is None else (target,)))}
         if len(counts) > 1:
             raise DataError(
                 f"a batch of {self._name} holds different counts of samples"
                 f" ({', '.join(map(str, sorted(counts)))}): give one label and one of each input per sample"
             )
-        return Batch(tensors, target)
+        return Batch(arrays, target)
 
     def _split(self, raw: Any) -> tuple[tuple[Any, ...], Any]:
         """One value per graph input, and the labels."""
@@ -153,25 +156,24 @@ class _Reader:
             " in their order, (inputs, labels), or a dict by input name"
         )
 
-    def _input(self, spec: InputSpec, value: Any) -> torch.Tensor:
-        tensor = self._tensor(value, spec.name)
-        dtype = str(tensor.dtype).removeprefix("torch.")
+    def _input(self, spec: InputSpec, value: Any) -> np.ndarray:
+        array = self._array(value, spec.name)
         wanted = self._wanted if spec.name in self._pictures else None
         where = f"{spec.name!r} in a batch of {self._name}"
-        return fit(spec, tuple(tensor.shape), dtype, wanted, where).tensor(tensor)
+        return fit(spec, array.shape, array.dtype.name, wanted, where).array(array)
 
-    def _tensor(self, value: Any, what: str) -> torch.Tensor:
+    def _array(self, value: Any, what: str) -> np.ndarray:
         try:
-            tensor = torch.as_tensor(value)
+            array = to_array(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{what!r} in a batch of {self._name} is a {type(value).__name__}: give tensors"
             ) from error
-        if not tensor.ndim:
+        if not array.ndim:
             raise DataError(
                 f"{what!r} in a batch of {self._name} is a single number: the first axis must count samples"
             )
-        return tensor
+        return array
 
 
 def open_factory(
@@ -198,7 +200,7 @@ def open_factory(
         raise DataError(
             f"{spec} has no data for {which!r}: return a loader, (train, eval) or a dict of these"
         )
-    if not isinstance(loader, Iterable) or isinstance(loader, str | torch.Tensor):
+    if not isinstance(loader, Iterable) or isinstance(loader, str) or _is(loader, "torch.Tensor"):
         raise DataError(f"{spec} returned a {type(loader).__name__}: return a DataLoader")
     if isinstance(loader, Iterator):
         raise DataError(
@@ -208,11 +210,36 @@ def open_factory(
     return LoaderSource(spec, loader, inputs, wanted)
 
 
+def to_array(value: Any) -> np.ndarray:
+    """A tensor of torch, an array or (nested) lists of numbers as an array, without a copy where it can be.
+
+    Number types that numpy lacks (bfloat16) are those of ml_dtypes. Raises TypeError, ValueError or
+    RuntimeError for anything else.
+    """
+    if hasattr(value, "detach"):
+        tensor = value.detach().cpu()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if hasattr(ml_dtypes, dtype):
+            return np.asarray(tensor.float().numpy()).astype(getattr(ml_dtypes, dtype))
+        return np.asarray(tensor.numpy())
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc" and not hasattr(ml_dtypes, array.dtype.name):
+        raise TypeError(f"{array.dtype.name} is no number")
+    return array
+
+
+def _is(value: Any, kind_name: str) -> bool:
+    """Whether ``value`` is of this class (``torch.Tensor``); where nobody has imported the module, nothing is."""
+    module, _, name = kind_name.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(value, kind)
+
+
 def _samples(loader: Any) -> int | None:
     """How many samples a loader reads, where it says so; a batch_sampler of the user's own does not."""
-    if isinstance(loader, DataLoader) and loader.batch_size is not None:
+    if _is(loader, "torch.utils.data.DataLoader") and loader.batch_size is not None:
         try:
-            return len(loader.sampler)  # type: ignore[arg-type]
+            return len(loader.sampler)
         except TypeError:
             return None
     return None

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from graphprune.data.fitting import NHWC_TO_NCHW, Axes, Fit, Normalisation, describe, fit
+from graphprune.data.indexed import IndexedSource
+from graphprune.data.samples import Batch, InputSpec
+from graphprune.data.sentences import reason
 from graphprune.errors import DataError, OptionError
-from graphprune.training.fitting import NHWC_TO_NCHW, Axes, Fit, Normalisation, describe, fit
-from graphprune.training.indexed import IndexedSource
-from graphprune.training.samples import Batch, InputSpec
-from graphprune.training.sentences import reason
 
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
@@ -49,7 +48,7 @@ class ImageSource(IndexedSource):
         """See IndexedSource."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             pixels = np.stack(list(pool.map(self._decode, indices)))
-        labels = None if self._labels is None else torch.from_numpy(self._labels[indices])
+        labels = None if self._labels is None else self._labels[indices]
         return Batch((self._fit.array(pixels),), labels, indices)
 
     def _decode(self, index: int) -> np.ndarray:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from graphprune.training.columns import CONSTANTS, Columns, columns
-from graphprune.training.fitting import Normalisation
-from graphprune.training.indexed import IndexedSource
-from graphprune.training.samples import Batch, InputSpec
-from graphprune.training.storage import Header, read_arrays, read_headers
+from graphprune.data.columns import CONSTANTS, Columns, columns
+from graphprune.data.fitting import Normalisation
+from graphprune.data.indexed import IndexedSource
+from graphprune.data.samples import Batch, InputSpec
+from graphprune.data.storage import Header, read_arrays, read_headers
 
 
 class ArraySource(IndexedSource):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from graphprune.data.arrays import stored_normalisation
+from graphprune.data.columns import Columns, columns
+from graphprune.data.fitting import Fit, Normalisation, describe
+from graphprune.data.order import batch_count, generator, parts, permuted
+from graphprune.data.samples import Batch, InputSpec
+from graphprune.data.storage import read_arrays, read_headers
 from graphprune.errors import DataError
-from graphprune.training.arrays import stored_normalisation
-from graphprune.training.columns import Columns, columns
-from graphprune.training.fitting import Fit, Normalisation, describe
-from graphprune.training.order import batch_count, generator, parts, permuted
-from graphprune.training.samples import Batch, InputSpec
-from graphprune.training.storage import read_arrays, read_headers
 
 SUFFIXES = (".npy", ".npz")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
-import torch
 
+from graphprune.data.samples import InputSpec
 from graphprune.errors import DataError, OptionError
-from graphprune.training.samples import InputSpec
 
 Axes = tuple[int | None, ...]
 """For every axis of a graph input the stored axis that it is; None is a new axis of size 1."""
@@ -71,9 +71,9 @@ def pictures(inputs: Sequence[InputSpec]) -> frozenset[str]:
     return frozenset(s.name for s in [s for s in floats if len(s.shape) == 4] or floats)
 
 
-def to_torch(rows: np.ndarray) -> torch.Tensor:
-    """A tensor of a stored array, whatever its byte order."""
-    return torch.from_numpy(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("=")))
+def native(rows: np.ndarray) -> np.ndarray:
+    """A stored array in this machine's byte order."""
+    return rows.astype(rows.dtype.newbyteorder("="), copy=False)
 
 
 def is_number(dtype: str) -> bool:
@@ -90,48 +90,50 @@ class Fit:
     """How stored samples become one graph input.
 
     sample: the shape of a sample as the input sees it. scale: bytes become 0..1. mean, std: float32,
-    broadcast against ``[n, *sample]``.
+    broadcast against what is stored.
     """
 
     spec: InputSpec
     axes: Axes
     sample: tuple[int, ...]
     scale: bool
-    mean: torch.Tensor | None
-    std: torch.Tensor | None
+    mean: np.ndarray | None
+    std: np.ndarray | None
 
-    def array(self, rows: np.ndarray) -> torch.Tensor:
-        """``[n, ...]`` as stored -> ``[n, *sample]``. Raises DataError for integers that do not fit."""
-        return self.tensor(to_torch(rows))
+    def array(self, rows: np.ndarray) -> np.ndarray:
+        """``[n, ...]`` as stored, which is left as it is -> ``[n, *sample]``, C-contiguous.
 
-    def tensor(self, rows: torch.Tensor) -> torch.Tensor:
-        """Like ``array``, from a tensor, which is left as it is."""
-        stored = rows.permute([a for a in self.axes if a is not None])
-        for position, axis in enumerate(self.axes):
-            if axis is None:
-                stored = stored.unsqueeze(position)
-        dtype: torch.dtype = getattr(torch, self.spec.dtype)
-        if not dtype.is_floating_point:
-            return _whole(stored, dtype, self.spec).contiguous()
-        values = stored.to(torch.float64 if dtype == torch.float64 else torch.float32)
-        if self.scale:
-            values = values / 255
-        if self.mean is not None and self.std is not None:
-            values = (values - self.mean.to(values.device)) / self.std.to(values.device)
-        return values.to(dtype).contiguous()
-
-
-def _whole(values: torch.Tensor, dtype: torch.dtype, spec: InputSpec) -> torch.Tensor:
-    if dtype == torch.bool or values.dtype in (dtype, torch.bool, torch.uint8):
-        return values.to(dtype)
-    values = values.to(torch.int64)
-    limits = torch.iinfo(dtype)
-    if values.numel() and (values.min() < limits.min or values.max() > limits.max):
-        raise DataError(
-            f"the data for input {spec.name!r} goes from {int(values.min())} to {int(values.max())}, which"
-            f" {spec.dtype} cannot hold: check what the array means"
+        Raises DataError for integers that do not fit.
+        """
+        values = (
+            self._floats(native(rows)) if _kind(self.spec.dtype) == "float" else self._whole(native(rows))
         )
-    return values.to(dtype)
+        # laid out last: images of one channel keep the strides of NHWC, which torch takes for channels-last
+        laid_out = np.ascontiguousarray(values.transpose([a for a in self.axes if a is not None]))
+        return laid_out.reshape(_laid_out(values.shape, self.axes))
+
+    def _floats(self, stored: np.ndarray) -> np.ndarray:
+        dtype = np.dtype(ml_dtypes.bfloat16 if self.spec.dtype == "bfloat16" else self.spec.dtype)
+        with np.errstate(all="ignore"):  # what is too large becomes infinite, as in the network itself
+            values: np.ndarray = stored.astype(np.float64 if dtype == np.float64 else np.float32, copy=False)
+            if self.scale:
+                values = values / 255
+            if self.mean is not None and self.std is not None:
+                values = (values - self.mean) / self.std
+            return values.astype(dtype, copy=False)
+
+    def _whole(self, stored: np.ndarray) -> np.ndarray:
+        dtype = np.dtype(self.spec.dtype)
+        if dtype == np.bool_ or stored.dtype in (dtype, np.bool_, np.uint8):
+            return stored.astype(dtype, copy=False)
+        values = stored.astype(np.int64, copy=False)
+        limits = np.iinfo(dtype)
+        if values.size and (values.min() < limits.min or values.max() > limits.max):
+            raise DataError(
+                f"the data for input {self.spec.name!r} goes from {values.min()} to {values.max()}, which"
+                f" {self.spec.dtype} cannot hold: check what the array means"
+            )
+        return values.astype(dtype, copy=False)
 
 
 def fit(
@@ -158,8 +160,8 @@ def fit(
             f"{where} holds bytes, which are scaled to 0..1 before the mean"
             f" {_list(normalisation.mean)} is subtracted: divide mean and deviation by 255"
         )
-    mean = _spread(normalisation.mean, normalisation, sample, where)
-    std = _spread(normalisation.std, normalisation, sample, where)
+    mean = _spread(normalisation.mean, normalisation, sample, layout, where)
+    std = _spread(normalisation.std, normalisation, sample, layout, where)
     return Fit(spec, layout, sample, scale, mean, std)
 
 
@@ -209,16 +211,17 @@ def _kind(dtype: str) -> str:
 
 
 def _spread(
-    values: tuple[float, ...], normalisation: Normalisation, sample: tuple[int, ...], where: str
-) -> torch.Tensor:
+    values: tuple[float, ...], normalisation: Normalisation, sample: tuple[int, ...], axes: Axes, where: str
+) -> np.ndarray:
     """``values`` along the axis of channels: the first of a sample, or the last where only that fits."""
-    tensor = torch.tensor(values, dtype=torch.float32)
+    array = np.array(values, np.float32)
     count = normalisation.channels
     if count == 1:
-        return tensor
+        return array
     for axis in (0, len(sample) - 1):
         if sample and sample[axis] == count:
-            return tensor.reshape([-1 if i == axis else 1 for i in range(len(sample))])
+            rank = sum(a is not None for a in axes)
+            return array.reshape([-1 if i == axes[axis + 1] else 1 for i in range(rank)])
     raise OptionError(
         f"there are {count} means and deviations, but samples of {where} have shape {describe(sample)}:"
         " give one per channel, or one for all"
