@@ -44,6 +44,7 @@ FLOW = [
     ["packed"],
     ["sidecar"],
     ["formats"],
+    ["calibration"],
     ["pruning", "freeing"],
     ["zeroing"],
     ["weight_pruning", "pattern_report"],
@@ -61,7 +62,7 @@ FLOW = [
 READS_ONNX_IR = {
     "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
     "adding", "freeing", "pattern_check", "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing",
-    "writeback", "formats", "targets", "rewriting", "frontends.torch",
+    "writeback", "formats", "targets", "rewriting", "frontends.torch", "calibration",
 }  # fmt: skip
 READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
 TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch", "modules"}

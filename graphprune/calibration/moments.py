@@ -1,0 +1,81 @@
+"""Second moments of a contraction's inputs, and least squares with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(eq=False)
+class Moments:
+    """Sums over rows of inputs ``x`` and, where given, targets ``y``, in float64.
+
+    rows: how many. x: ``[groups, columns]``, y: ``[groups, outputs]``, xx: ``[groups, columns, columns]``,
+    xy: ``[groups, columns, outputs]``, yy: ``[groups, outputs]`` (squares).
+    """
+
+    rows: int = 0
+    x: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    xx: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    y: np.ndarray | None = None
+    xy: np.ndarray | None = None
+
+    def add(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+        """``x``: ``[rows, groups, columns]``; ``y``: ``[rows, groups, outputs]``."""
+        across = np.ascontiguousarray(x.transpose(1, 0, 2))
+        sums = across.sum(1, dtype=np.float64)
+        squares = np.matmul(across.transpose(0, 2, 1), across)
+        if not self.rows:
+            self.x, self.xx = np.zeros(sums.shape), np.zeros(squares.shape)
+        self.rows += len(x)
+        self.x += sums
+        self.xx += squares
+        if y is not None:
+            targets = np.ascontiguousarray(y.transpose(1, 0, 2))
+            products = np.matmul(across.transpose(0, 2, 1), targets)
+            if self.y is None or self.xy is None:
+                self.y, self.xy = np.zeros((*sums.shape[:1], y.shape[2])), np.zeros(products.shape)
+            self.y += targets.sum(1, dtype=np.float64)
+            self.xy += products
+
+    def covariance(self, *, centred: bool) -> np.ndarray:
+        """``[groups, columns, columns]``: E[x x'], around the mean where ``centred``."""
+        found = self.xx / self.rows
+        if centred:
+            mean = self.x / self.rows
+            found = found - mean[:, :, None] * mean[:, None, :]
+        return found
+
+
+def damping(covariance: np.ndarray, rows: int, ridge: float) -> np.ndarray:
+    """What is added to the diagonal: float ``[groups, 1, 1]``.
+
+    ``ridge`` times the mean of the diagonal, more where there are fewer than ten rows for a column.
+    """
+    columns = covariance.shape[-1]
+    diagonal = np.einsum("gcc->gc", covariance).mean(1) if columns else np.zeros(len(covariance))
+    strength = ridge * max(1.0, 10.0 * columns / max(rows, 1))
+    return np.asarray(np.maximum(strength * diagonal, 1e-12)[:, None, None])
+
+
+def kept_columns(covariance: np.ndarray, w: np.ndarray, kept: np.ndarray, damp: np.ndarray) -> np.ndarray:
+    """Weights of the kept columns that come nearest to what all columns computed, on the same inputs.
+
+    covariance ``[g, c, c]``, w ``[g, c, o]``, kept: ``[g, k]`` columns of each group, damp ``[g, 1, 1]``.
+    Minimises ``|X w - X_K v|^2 + damp |v - w_K|^2`` (per row). Returns ``[g, k, o]``.
+    """
+    rows = np.arange(len(w))[:, None]
+    inside = covariance[rows[..., None], kept[:, :, None], kept[:, None, :]]
+    cross = np.matmul(covariance[rows, kept], w)
+    return solve(inside, cross, w[rows, kept], damp)
+
+
+def solve(xx: np.ndarray, xy: np.ndarray, pull: np.ndarray, damp: np.ndarray) -> np.ndarray:
+    """Ridge regression towards ``pull``: ``(xx + damp) v = xy + damp pull``; ``[g, c, c]``, ``[g, c, o]``."""
+    size = xx.shape[-1]
+    if not size:
+        return np.zeros_like(pull)
+    left = xx + damp * np.eye(size)
+    right = xy + damp * pull
+    return np.asarray(np.linalg.solve(left, right))
