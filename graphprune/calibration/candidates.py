@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,8 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis
 from graphprune.calibration.moments import damping, kept_columns
 from graphprune.calibration.readers import Readers
-from graphprune.running import top_level_values
+from graphprune.calibration.segments import Segment
+from graphprune.running import Feed, Results, top_level_values
 from graphprune.surgery import apply, changed_slices, sliced
 from graphprune.writeback import with_tensors
 
@@ -74,3 +75,11 @@ def _even(keep: np.ndarray) -> bool:
     """Whether every conv group keeps equally many columns, and some."""
     counts = keep.sum(1)
     return bool(counts.min() == counts.max() > 0)
+
+
+def run_outputs(
+    model: ir.Model, names: Sequence[str], inputs: Sequence[str], batches: Sequence[Feed]
+) -> list[Results]:
+    """What a model computes, batch by batch."""
+    with Segment(model, inputs, names, {}) as part:
+        return [part.run(feed) for feed in batches]

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+TOLERANCE = 1e-8
+"""Of conjugate gradients."""
+
 
 @dataclass(eq=False)
 class Moments:
@@ -79,3 +82,34 @@ def solve(xx: np.ndarray, xy: np.ndarray, pull: np.ndarray, damp: np.ndarray) ->
     left = xx + damp * np.eye(size)
     right = xy + damp * pull
     return np.asarray(np.linalg.solve(left, right))
+
+
+def solve_within(
+    xx: np.ndarray, xy: np.ndarray, pull: np.ndarray, damp: np.ndarray, support: np.ndarray
+) -> np.ndarray:
+    """As ``solve``, with 0 outside of ``support`` (bool ``[g, c, o]``): conjugate gradients for all outputs at once.
+
+    Preconditioned by the diagonal; stops at a relative residual of TOLERANCE, or after as many steps as there are
+    columns.
+    """
+    size = xx.shape[-1]
+    left = xx + damp * np.eye(size)
+    weight = 1 / np.einsum("gcc->gc", left)[:, :, None]
+    right = np.where(support, xy + damp * pull, 0)
+    v = np.where(support, pull, 0)
+    residual = right - np.where(support, left @ v, 0)
+    direction = weight * residual
+    dot = (residual * direction).sum(1, keepdims=True)
+    enough = TOLERANCE**2 * np.maximum((right * weight * right).sum(1, keepdims=True), 1e-300)
+    for _ in range(max(size, 16)):
+        if (dot <= enough).all():
+            break
+        image = np.where(support, left @ direction, 0)
+        curve = (direction * image).sum(1, keepdims=True)
+        step = np.where(dot > enough, dot / np.where(curve > 0, curve, 1), 0)
+        v = v + step * direction
+        residual = residual - step * image
+        new = (residual * weight * residual).sum(1, keepdims=True)
+        direction = weight * residual + new / np.where(dot > 0, dot, 1) * direction
+        dot = new
+    return np.asarray(v)

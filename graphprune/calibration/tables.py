@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
-from graphprune.calibration.candidates import candidate, refitted
-from graphprune.calibration.collect import Progress, dtypes_of, silent
+from graphprune.calibration.candidates import candidate, refitted, run_outputs
+from graphprune.calibration.collect import Progress, silent
 from graphprune.calibration.distances import output_distance
 from graphprune.calibration.readers import Readers
-from graphprune.calibration.segments import Segment
-from graphprune.running import Feed, Results
+from graphprune.running import Feed
 from graphprune.selection import Pool
+
+LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+"""Shares of a pool's steps at which distortions are measured."""
+
+SAMPLES = 256
+"""For every measurement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +33,6 @@ class Table:
     def at(self, steps: np.ndarray) -> np.ndarray:
         """Between levels linear in the number of steps."""
         return np.asarray(np.interp(steps, self.steps, self.distances))
-
-
-def run_outputs(
-    model: ir.Model, names: Sequence[str], inputs: Sequence[str], batches: Sequence[Feed]
-) -> list[Results]:
-    """What a model computes, batch by batch."""
-    with Segment(model, inputs, names, {}) as part:
-        return [part.run(feed) for feed in batches]
 
 
 def measure_tables(
@@ -72,8 +69,3 @@ def measure_tables(
         # less can be left out than more: what a measurement says otherwise is noise
         tables.append(Table(np.array([0, *counts]), np.maximum.accumulate(distances)))
     return tables
-
-
-def dtypes(analysis: Analysis) -> Mapping[str, str]:
-    """See ``collect.dtypes_of``."""
-    return dtypes_of(analysis.graph)

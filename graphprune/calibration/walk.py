@@ -31,6 +31,13 @@ class Walk:
             self._run(name, live)
         return [s[name] for s in self._states]
 
+    def passes(self, name: str, values: set[str]) -> bool:
+        """Whether computing ``name`` from what is known makes any of ``values``."""
+        live = set(self._states[0]) if self._states else set()
+        known = top_level_values(self.model.graph)
+        needed = needed_nodes([known[name]], {known[n] for n in live if n in known})
+        return any((v.name or "") in values for n in needed for v in n.outputs)
+
     def _run(self, name: str, live: set[str]) -> None:
         graph = self.model.graph
         values = top_level_values(graph)

@@ -1,0 +1,86 @@
+"""Channels with inputs and without training: which go, and what the others become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.budget import Decision
+from graphprune.calibration.pairs import channel_pairs
+from graphprune.calibration.refit import Fitting, refit
+from graphprune.calibration.spreading import spread
+from graphprune.calibration.statistics import Statistics
+from graphprune.calibration.tables import LEVELS, SAMPLES, measure_tables
+from graphprune.choosing import choose, pools_of
+from graphprune.edits import Kept
+from graphprune.frontends.onnx import build_graph
+from graphprune.graph import Graph, Value
+from graphprune.records import Slice
+from graphprune.surgery import apply, changed_slices, sliced
+from graphprune.writeback import with_tensors
+
+RATE_DISTORTION = "rate-distortion"
+
+
+def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
+    """Under the options' allocation, which may be RATE_DISTORTION; ``scores``: float ``[components]``.
+
+    Raises BudgetError, OptionError.
+    """
+    analysis, options = statistics.analysis, statistics.options
+    if options.allocation != RATE_DISTORTION:
+        return choose(analysis, options, scores)
+    pools = pools_of(analysis, options, scores)
+    tables = measure_tables(
+        statistics.model,
+        analysis,
+        pools,
+        statistics.readers,
+        statistics.first(SAMPLES),
+        levels=LEVELS,
+        ridge=statistics.ridge,
+        progress=statistics.progress,
+    )
+    return spread(analysis, options, pools, tables)
+
+
+def compensated(statistics: Statistics, alive: np.ndarray, kind: str) -> ir.Model:
+    """The model with what its kept channels get (``kind``: see ``refit``), in the original's shapes."""
+    if kind == "none":
+        return statistics.model
+    analysis, model = statistics.analysis, statistics.model
+    coupling = analysis.coupling
+    kept = coupling.kept(alive)
+    small = apply(model, coupling, alive).model
+    shapes = {v.name: v.shape for v in analysis.graph.inputs if v.shape is not None}
+    graph = build_graph(small, shapes)
+    found = refit(
+        small,
+        graph,
+        model,
+        analysis.graph,
+        channel_pairs(graph, analysis.graph, coupling, kept),
+        statistics.batches,
+        Fitting(kind, statistics.ridge, seed=statistics.options.seed),
+        statistics.progress,
+    )
+    slices = {v.name: s for v, s in changed_slices(coupling, kept).items()}
+    return with_tensors(model, scattered(analysis.graph, slices, kept, found))
+
+
+def scattered(
+    graph: Graph, slices: Mapping[str, list[Slice]], kept: Kept, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Tensors of the smaller model in the places that they come from; removed entries keep the original's numbers."""
+    found = {}
+    for name, new in arrays.items():
+        value: Value = graph.values[name]
+        whole = np.array(value.array(), np.float32)
+        places = np.arange(whole.size).reshape(whole.shape)
+        if name in slices:
+            places = sliced(places, slices[name], kept)
+        whole.reshape(-1)[places.reshape(-1)] = new.reshape(-1)
+        found[name] = whole
+    return found

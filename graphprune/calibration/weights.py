@@ -1,0 +1,52 @@
+"""Blocks and N:M patterns with inputs and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.calibration.criteria.registry import WeightScore
+from graphprune.calibration.pairs import weight_pairs
+from graphprune.calibration.refit import Fitting, refit
+from graphprune.calibration.statistics import Statistics
+from graphprune.frontends.onnx import build_graph
+from graphprune.writeback import with_tensors
+
+
+def importance(statistics: Statistics, score: WeightScore) -> dict[str, np.ndarray]:
+    """Weight name -> how much every weight matters, relative to the weight's mean, of its shape.
+
+    Weights that have no moments are left out.
+    """
+    found = {}
+    for view in statistics.views:
+        moments = statistics.moments.get(view.name)
+        if moments is None:
+            continue
+        array = np.asarray(view.weight.value.array())
+        scores = score(view, view.matrix(array), moments, statistics.ridge)
+        found[view.name] = view.tensor(scores / max(float(scores.mean()), 1e-30), array.shape)
+    return found
+
+
+def compensated_weights(statistics: Statistics, masks: Mapping[str, np.ndarray], kind: str) -> ir.Model:
+    """The model with what its kept weights get; ``masks``: weight name -> bool of its shape."""
+    if kind == "none":
+        return statistics.model
+    graph = statistics.analysis.graph
+    arrays = {n: np.where(m, graph.values[n].array(), 0) for n, m in masks.items()}
+    masked = with_tensors(statistics.model, arrays)
+    zeroed = build_graph(masked, {v.name: v.shape for v in graph.inputs if v.shape is not None})
+    found = refit(
+        masked,
+        zeroed,
+        statistics.model,
+        graph,
+        weight_pairs(zeroed, graph, masks),
+        statistics.batches,
+        Fitting(kind, statistics.ridge, seed=statistics.options.seed),
+        statistics.progress,
+    )
+    return with_tensors(statistics.model, found)
