@@ -24,6 +24,7 @@ def analyze(
     """Show what can be pruned in MODEL, what it costs, and why the rest must stay.
 
     With --structure block or nm: how many blocks or N:M groups every weight has, and how sparse MODEL can get.
+    With --structure branch: the residual branches, and what each holds.
 
     \b
     Examples:
@@ -66,6 +67,9 @@ def show(report: dict[str, Any], *, nodes: bool = False) -> None:
     if "patterns" in report:
         _patterns(report["patterns"])
         return
+    if "branches" in report:
+        _branches(report["branches"])
+        return
     _groups(prunable)
     _frozen(frozen)
     _constraints(report["constraints"])
@@ -98,6 +102,32 @@ def _totals(report: dict[str, Any], prunable: list[dict[str, Any]]) -> None:
             ),
         ]
     )
+
+
+def _branches(branches: list[dict[str, Any]]) -> None:
+    """Residual branches, in the order of the graph."""
+    output.table(
+        "Residual branches",
+        [
+            Column("sum", flexible=True),
+            Column("branch", flexible=True),
+            Column("shortcut"),
+            Column("params", right=True),
+            Column("MACs", right=True),
+        ],
+        [
+            (
+                b["node"],
+                b["removed"],
+                "computed" if b["projection"] else "identity",
+                number(b["params"]),
+                number(b["macs"]),
+            )
+            for b in branches
+        ],
+    )
+    if not branches:
+        output.text("this model has no residual branch that could go")
 
 
 def _patterns(patterns: dict[str, Any]) -> None:

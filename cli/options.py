@@ -86,8 +86,9 @@ StructureOption = Annotated[
     str,
     typer.Option(
         "--structure",
-        metavar="channel|block|nm",
-        help="channel: remove whole channels. block: zero weights in blocks. nm: keep N of every M weights.",
+        metavar="channel|block|nm|branch",
+        help="channel: remove whole channels. block: zero weights in blocks. nm: keep N of every M weights. "
+        "branch: remove whole residual branches.",
     ),
 ]
 BlockOption = Annotated[
@@ -139,7 +140,8 @@ SparsityOption = Annotated[
     typer.Option(
         "--sparsity",
         metavar="S",
-        help="Budget: share of the prunable channels to remove, or of the weights to zero in blocks.",
+        help="Budget: share of the prunable channels or residual branches to remove, or of the weights to zero in "
+        "blocks.",
     ),
 ]
 ParamsOption = Annotated[

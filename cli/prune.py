@@ -95,9 +95,10 @@ def prune(
     """Prune MODEL under one budget, prove the result, write it and its plan.
 
     --structure channel (the default) removes whole channels and takes exactly one of --sparsity, --params and
-    --macs; block takes --sparsity, nm takes none. Blocks and N:M patterns are zeros in weights: --format says
-    how the file stores them, and OUT.blocks.npz holds them for toolchains. --target sets the structure, its
-    pattern, --multiple-of and --format as an accelerator needs them; flags given besides win.
+    --macs, as does branch, which removes whole residual branches; block takes --sparsity, nm takes none. Blocks
+    and N:M patterns are zeros in weights: --format says how the file stores them, and OUT.blocks.npz holds them for
+    toolchains. --target sets the structure, its pattern, --multiple-of and --format as an accelerator needs them;
+    flags given besides win.
 
     The plan is OUT with .onnx replaced by .plan.json. Nothing is written unless the proof holds.
 
@@ -113,6 +114,7 @@ def prune(
       graphprune prune model.onnx --sparsity 0.5 --multiple-of 32 --json - | jq .params
       graphprune prune model.onnx --structure block --block 16x8x1x1 --sparsity 0.7 --format compact
       graphprune prune model.onnx --structure nm --nm 2:4
+      graphprune prune model.onnx --structure branch --macs 0.2 --method finercut --data images.npz
       graphprune prune model.onnx --target npu-16x8 --sparsity 0.7
       graphprune prune package.module:factory --input-shape 1,3,224,224 --sparsity 0.5 -o small.pt2
       graphprune prune model.onnx --sparsity 0.5 --method smart --data images.npz
@@ -130,8 +132,10 @@ def prune(
     paths.check_json_target(json, model, written, beside(written, ".blocks.npz"), Path(f"{written}.data"))
     check_format(values["format"], values["structure"])
     with Watching() as watching:
-        told = _training(values, written, watching)
+        told = None if values["structure"] == "branch" else _training(values, written, watching)
         opened, words["input_shapes"] = sources.open_model(model, values["input_shape"])
+        if values["structure"] == "branch":
+            words["data"] = _calibration(values, opened)
         result = api.prune(opened, **words, training=told)
     if not is_first_rank():
         return
@@ -204,6 +208,33 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
     )
 
 
+def _calibration(values: Mapping[str, Any], source: Any) -> list[dict[str, Any]] | None:
+    """Inputs that a method looks at without training, where the call names data. Raises OptionError, DataError."""
+    from graphprune.errors import OptionError
+
+    for name in ("eval_data", "eval", "resume", "recipe", "rounds", "finetune_epochs", "search_epochs"):
+        if values[name]:
+            flag = name.replace("_", "-")
+            raise OptionError(
+                f"--{flag} is for training, and --structure branch does not train: leave it out"
+            )
+    if values["data"] is None:
+        return None
+    from graphprune import api
+    from graphprune.calibration.inputs import BATCH_SIZE, SAMPLES, calibration_feeds
+
+    return calibration_feeds(
+        values["data"],
+        api.load(source).ir,
+        SAMPLES,
+        batch_size=values["batch_size"] or BATCH_SIZE,
+        seed=values["seed"],
+        resize=training.size(values["resize"]),
+        mean=training.numbers(values["mean"], "--mean"),
+        std=training.numbers(values["std"], "--std"),
+    )
+
+
 def _finish_training(values: Mapping[str, Any], target: Path, told: TrainingOptions) -> None:
     """The recipe goes beside the output; the checkpoint has served."""
     from graphprune.plan import beside
@@ -231,12 +262,11 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int | Non
 
     plan = result.plan
     files = [target, plan_path(target), *([beside(target, ".blocks.npz")] if result.layouts else [])]
-    channels = result.analysis.prunable_channels
     stored = "non-zero parameters" if plan.blocks or plan.patterns else "parameters"
     sizes = [
         (stored, plan.params["before"], plan.params["after"]),
         ("MACs", plan.macs["before"], plan.macs["after"]),
-        ("prunable channels", channels, channels - result.removed_channels),
+        _units(result),
     ]
     if size_before is not None:
         sizes.append(("file bytes", size_before, file_size(target)))
@@ -260,11 +290,21 @@ def show(result: PruneResult, source: Path, target: Path, size_before: int | Non
                 f"{budget['kind']} {budget['requested']:g} requested, {budget['achieved']:.4f} achieved",
             ),
             *freed(result),
+            *[("gone", f"{entry['node']} without {entry['removed']}") for entry in plan.branches],
             *[(when, f"{100 * value:.2f} %") for when, value in result.metrics.items()],
             *proof(result.fidelity),
             ("written", ", ".join(str(path) for path in files)),
         ]
     )
+
+
+def _units(result: PruneResult) -> tuple[str, int, int]:
+    """What the structure counts: before and after."""
+    branches = result.analysis.branches
+    if branches is not None:
+        return "residual branches", len(branches), len(branches) - sum(b["gone"] for b in branches)
+    channels = result.analysis.prunable_channels
+    return "prunable channels", channels, channels - result.removed_channels
 
 
 def freed(result: PruneResult) -> list[tuple[str, str]]:
@@ -297,5 +337,5 @@ def _check_targets(model: Path, target: Path, force: bool, resume: bool, structu
         raise OptionError(
             f"{checkpoint} is left from an interrupted run: use --resume to go on, or --force to begin again"
         )
-    sidecar = () if structure == "channel" else (beside(target, ".blocks.npz"),)
+    sidecar = () if structure in ("channel", "branch") else (beside(target, ".blocks.npz"),)
     paths.check_free(target, plan_path(target), *sidecar)

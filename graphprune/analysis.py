@@ -32,6 +32,8 @@ class Analysis:
     notes: list[str]
     patterns: dict[str, Any] | None = None
     """Blocks or N:M groups of every weight, where they were asked for."""
+    branches: list[dict[str, Any]] | None = None
+    """Residual branches, where they were asked for."""
 
     @cached_property
     def everything(self) -> np.ndarray:
@@ -75,8 +77,10 @@ class Analysis:
         params = self._params_by_node()
         reasons = self.frozen_reasons
         patterns = {} if self.patterns is None else {"patterns": self.patterns}
+        branches = {} if self.branches is None else {"branches": self.branches}
         return {
             **patterns,
+            **branches,
             "model": self.name,
             "opset": self.graph.opset,
             "params": self.cost.total_params,

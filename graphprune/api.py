@@ -17,6 +17,7 @@ from graphprune.recipes.training import TrainingOptions
 from graphprune.results import PruneResult
 
 if TYPE_CHECKING:
+    from graphprune.calibration.inputs import Data
     from graphprune.proof import Fidelity
 
 
@@ -36,7 +37,8 @@ def analyze(
     """Find the coupled channels of a model, what they cost, and what cannot be pruned and why.
 
     ``source``: see ``load``; ``example_inputs``: of an ``nn.Module``, a tensor or a tuple.
-    ``structure`` block or nm: also how many blocks or N:M groups every weight has (``Analysis.patterns``).
+    ``structure`` block or nm: also how many blocks or N:M groups every weight has (``Analysis.patterns``);
+    branch: also the residual branches (``Analysis.branches``).
     ``input_shapes``: input name -> sizes, for inputs with dynamic axes (others are guessed, see
     ``Analysis.notes``). Raises ModelError, OptionError.
     """
@@ -61,7 +63,11 @@ def analyze(
         nm_axis=nm_axis,
         max_layer_sparsity=max_layer_sparsity,
     )
-    if structure != "channel":
+    if structure == "branch":
+        from graphprune.branches.pruning import analyze_branches
+
+        analysis.branches = analyze_branches(model, analysis)
+    elif structure != "channel":
         analysis.patterns = pattern_report(analysis.graph, options)
     return analysis
 
@@ -90,6 +96,8 @@ def prune(
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     training: TrainingOptions | None = None,
+    data: Data | None = None,
+    samples: int = 256,
     in_place: bool = False,
 ) -> PruneResult:
     """Prune a model under exactly one budget and prove ``masked original == pruned``.
@@ -97,12 +105,16 @@ def prune(
     ``source``: see ``load``. For an ``nn.Module``, ``example_inputs`` is what its forward takes, a tensor or a tuple;
     the result's ``module`` is the pruned one, and with ``in_place`` ``source`` itself is sliced as well.
     ``structure``: ``channel`` removes whole channels; ``block`` zeroes weights in blocks of outputs x inputs x
-    kernel; ``nm`` leaves N of every M weights along ``nm_axis`` (input or output), and takes no budget.
-    ``sparsity``: share of prunable output channels to remove, or of weights in blocks; ``params`` / ``macs``:
-    share of the whole model's (channels). ``max_layer_sparsity``: no weight loses more of its blocks.
+    kernel; ``nm`` leaves N of every M weights along ``nm_axis`` (input or output), and takes no budget; ``branch``
+    removes whole residual branches (``branches.pruning.prune_branches``).
+    ``sparsity``: share of prunable output channels to remove, of weights in blocks, or of branches; ``params`` /
+    ``macs``: share of the whole model's (channels, branches). ``max_layer_sparsity``: no weight loses more of its
+    blocks.
     ``allocation``: how the budget is spread; None is the method's own (uniform in one shot, global when
     trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or weight
-    names -> share for those groups. ``training``: data, recipe and more, for methods that train.
+    names -> share for those groups. ``training``: data, recipe and more, for methods that train. ``data``: inputs
+    that a method looks at without training (branches): what ``--data`` takes, or dicts of input name -> batch; at
+    most ``samples`` of them.
 
     Raises BudgetError where the budget is out of reach, OptionError where ``in_place`` is not possible.
     """
@@ -125,6 +137,11 @@ def prune(
         common["allocation"] = allocation
     model = load(source, example_inputs)
     words = {**common, **budget, "method": method}
+    if structure == "branch":
+        words["input_shapes"] = model.sizes(input_shapes)
+        return _prune_branches(model, training, words, data, samples, seed)
+    if data is not None:
+        raise OptionError("data goes with structure branch: methods that train take it in training")
 
     def run(m: Model) -> PruneResult:
         return _prune(m, training, {**words, "input_shapes": m.sizes(input_shapes)}, seed)
@@ -158,6 +175,30 @@ def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any]
         pruned = prune_weights(model, options)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+
+
+def _prune_branches(
+    model: Model,
+    training: TrainingOptions | None,
+    words: dict[str, Any],
+    data: Data | None,
+    samples: int,
+    seed: int,
+) -> PruneResult:
+    from graphprune.branches.pruning import prune_branches
+    from graphprune.calibration.inputs import calibration_feeds
+    from graphprune.choosing import PruneOptions, requested_budget
+
+    if training is not None:
+        raise OptionError("structure branch does not train: give data, and train the result")
+    if model.traced is not None:
+        raise OptionError("structure branch takes an ONNX model: export the module to a file first")
+    budget = {kind: words.pop(kind) for kind in ("sparsity", "params", "macs")}
+    options = PruneOptions(requested_budget("branch", words["nm"], budget), **words, seed=seed)
+    feeds = None if data is None else calibration_feeds(data, model.ir, samples, seed=seed)
+    pruned = prune_branches(model, options, feeds)
+    result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
+    return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, 0)
 
 
 def _train(source: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from graphprune.criteria import all_criteria
+from graphprune.branches import methods as _  # noqa: F401 - registers them
+from graphprune.branches.registry import all_branch_methods
+from graphprune.criteria import Criterion, all_criteria
 from graphprune.methods import all_trained
 
 
@@ -33,9 +35,15 @@ class MethodInfo:
 
 def all_methods() -> list[MethodInfo]:
     """Every method of the registries, those in one shot first, by name."""
+    branches = all_branch_methods()
     found = [
-        MethodInfo(c.name, "one shot", c.structures, "none", c.summary.rstrip("."), c.citation)
+        MethodInfo(c.name, "one shot", _structures(c, branches), "none", c.summary.rstrip("."), c.citation)
         for c in all_criteria().values()
+    ]
+    found += [
+        MethodInfo(b.name, "one shot", ("branch",), "inputs" if b.looks else "none", b.summary, b.citation)
+        for b in branches.values()
+        if b.name not in all_criteria()
     ]
     found += [
         MethodInfo(
@@ -44,6 +52,11 @@ def all_methods() -> list[MethodInfo]:
         for t in all_trained().values()
     ]
     return sorted(found, key=lambda m: (m.kind, m.name))
+
+
+def _structures(criterion: Criterion, branches: Container[str]) -> tuple[str, ...]:
+    """``branch`` too, where a method for branches has the same name."""
+    return (*criterion.structures, "branch") if criterion.name in branches else criterion.structures
 
 
 def method_table() -> str:

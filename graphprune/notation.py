@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from graphprune.errors import OptionError
 
-STRUCTURES = ("channel", "block", "nm")
-"""What a plan removes: whole channels, or weights in blocks or N:M groups, which become zeros."""
+STRUCTURES = ("channel", "block", "nm", "branch")
+"""What a plan removes: whole channels, weights in blocks or N:M groups (which become zeros), or residual branches."""
 
 AXES = ("input", "output")
 """Along which N:M groups may lie; hardware that skips zeros in a sum wants inputs."""

@@ -35,6 +35,8 @@ class Plan:
         the blocks that are not zero, row-major).
     patterns: tensor -> ``keep`` of every ``of`` consecutive weights along ``axis`` are not zero.
     pattern: the block or N:M pattern that was asked for, as ``16x8x1x1`` or ``2:4``.
+    branches: residual branches that went: ``node`` and ``value``, the sum in the original, and ``removed``, the
+        name of its operand that counts as 0.
     freed: ``channels`` and ``params`` that were removed because zeroed weights had made them useless.
     renamed: name in the pruned file -> name in the original.
     added: names that exist only in the pruned file -> what they are for.
@@ -54,6 +56,7 @@ class Plan:
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
     patterns: dict[str, dict[str, Any]] = field(default_factory=dict)
     pattern: str = ""
+    branches: list[dict[str, str]] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)

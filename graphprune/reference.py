@@ -96,7 +96,9 @@ class _Builder:
             self.pruned_names.setdefault(old, []).append(new)
 
     def build(self) -> ir.Model:
-        if self.faithful and self.plan.structure != "channel":
+        for entry in self.plan.branches:
+            self._mute(entry)
+        if self.faithful and self.plan.structure in ("block", "nm"):
             self._zero_weights()
             return self.model  # channels that went besides must not have mattered: nothing stands for them
         self._private_copies()
@@ -337,6 +339,25 @@ class _Builder:
         gate = self._constant(f"{name}/gate", mask.astype(dtype.numpy()), dtype)
         node = ir.Node("", "And" if dtype == ir.DataType.BOOL else "Mul", [value, gate])
         self._interpose(name, value, [node])
+
+    def _mute(self, entry: Any) -> None:
+        """Multiply an operand of a sum by 0, for this sum only."""
+        told = entry if isinstance(entry, Mapping) else {}
+        name, operand = str(told.get("value")), str(told.get("removed"))
+        add = self.values[name].producer() if name in self.values else None
+        known = self.graph.values.get(operand)
+        inputs = [] if add is None else [None if v is None else v.name for v in add.inputs]
+        if add is None or known is None or add.op_type not in ("Add", "Sum") or inputs.count(operand) != 1:
+            raise PlanError(
+                f"the plan takes {operand!r} out of the sum {name!r}, which the original does not have: wrong model"
+            )
+        value = self.values[operand]
+        dtype = value.dtype or ir.DataType[_ONNX_NAMES.get(known.dtype, known.dtype.upper())]
+        zero = self._constant(f"{operand}/zero", np.zeros((), dtype.numpy()), dtype)
+        muted = ir.Node("", "Mul", [value, zero])
+        muted.outputs[0].name = self._fresh(f"{operand}/muted")
+        self.model.graph.insert_before(add, muted)
+        add.replace_input_with(inputs.index(operand), muted.outputs[0])
 
     def _keep_only(self, name: str, axes: Mapping[int, Sequence[int]]) -> None:
         """Gather the kept positions -> the operator -> zeros at the removed ones."""

@@ -37,9 +37,9 @@ def apply(model: ir.Model, coupling: Coupling, alive: np.ndarray) -> Surgery:
             if isinstance(edit, SetAttr):
                 _set_attribute(nodes[key], edit)
     _update_shapes(coupling, kept, values)
-    _remove_dead(model, done)
+    remove_dead(model, done)
     pruned = rewrite_sizes(done, coupling, kept, edits)
-    _remove_dead(model, done)
+    remove_dead(model, done)
     _check_shapes(coupling, kept, pruned)
     return done
 
@@ -183,7 +183,7 @@ def _update_shapes(coupling: Coupling, kept: Kept, values: dict[str, ir.Value]) 
 # -- tidying --------------------------------------------------------------------------------------
 
 
-def _remove_dead(before: ir.Model, done: Surgery) -> None:
+def remove_dead(before: ir.Model, done: Surgery) -> None:
     """Remove what only surgery left without a reader; what was unused before stays."""
     unused_before = {node_key(n) for n in before.graph if not _is_read(n)}
     graph = done.model.graph

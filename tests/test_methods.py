@@ -8,16 +8,17 @@ import sys
 
 import pytest
 
+from graphprune.branches.registry import all_branch_methods
 from graphprune.catalog import all_methods, method_table
 from graphprune.criteria import UnitRows, all_criteria, criterion, registry
 from graphprune.methods import all_trained
 
-STRUCTURES = {"channel", "block", "nm"}
+STRUCTURES = {"channel", "block", "nm", "branch"}
 
 
 def test_every_method_is_listed_with_its_source() -> None:
     found = {m.name: m for m in all_methods()}
-    assert set(found) == set(all_criteria()) | set(all_trained())
+    assert set(found) == set(all_criteria()) | set(all_trained()) | set(all_branch_methods())
     for m in found.values():
         assert m.summary
         assert set(m.structures) <= STRUCTURES

@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.budget import Decision
+from graphprune.calibration.effort import effort_for
 from graphprune.calibration.pairs import channel_pairs
 from graphprune.calibration.refit import Fitting, refit
 from graphprune.calibration.spreading import spread
 from graphprune.calibration.statistics import Statistics
-from graphprune.calibration.tables import LEVELS, SAMPLES, measure_tables
+from graphprune.calibration.tables import measure_tables
 from graphprune.choosing import choose, pools_of
 from graphprune.edits import Kept
 from graphprune.frontends.onnx import build_graph
@@ -32,18 +33,28 @@ def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
     analysis, options = statistics.analysis, statistics.options
     if options.allocation != RATE_DISTORTION:
         return choose(analysis, options, scores)
-    pools = pools_of(analysis, options, scores)
-    tables = measure_tables(
-        statistics.model,
-        analysis,
-        pools,
-        statistics.readers,
-        statistics.first(SAMPLES),
-        levels=LEVELS,
-        ridge=statistics.ridge,
-        progress=statistics.progress,
-    )
-    return spread(analysis, options, pools, tables)
+    orders = [pools_of(analysis, options, scores), pools_of(analysis, options, statistics.magnitudes)]
+    effort = effort_for(statistics.macs, len(orders[0]))
+    found = [
+        measure_tables(
+            statistics.model,
+            analysis,
+            pools,
+            statistics.readers,
+            statistics.first(effort.samples),
+            levels=effort.levels,
+            ridge=statistics.ridge,
+            progress=statistics.progress,
+        )
+        for pools in orders[: effort.orders]
+    ]
+    # each pool goes in the order that moves the outputs less
+    best = [
+        min(range(len(found)), key=lambda order: float(found[order][i].distances.mean()))
+        for i in range(len(orders[0]))
+    ]
+    pools = [orders[order][i] for i, order in enumerate(best)]
+    return spread(analysis, options, pools, [found[order][i] for i, order in enumerate(best)])
 
 
 def compensated(statistics: Statistics, alive: np.ndarray, kind: str) -> ir.Model:

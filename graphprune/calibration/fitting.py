@@ -102,7 +102,8 @@ def fit_statistics(pair: Pair, rows: Rows) -> dict[str, np.ndarray]:
     assert mean is not None
     assert variance is not None
     ratio = (now.var(0) + 1e-12) / (y.var(0) + 1e-12)
-    arrays = {mean.name: mean.array() - change, variance.name: variance.array() * ratio}
+    centre = now.mean(0) - (y.mean(0) - mean.array()) * np.sqrt(ratio)
+    arrays = {mean.name: centre, variance.name: variance.array() * ratio}
     return {n: np.asarray(a, np.float32) for n, a in arrays.items()}
 
 

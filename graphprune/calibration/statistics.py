@@ -55,6 +55,12 @@ class Statistics:
         """Of least squares, relative to the mean square of the inputs."""
         return ridge_for(self.samples)
 
+    @property
+    def macs(self) -> int:
+        """Of one sample."""
+        first = self.analysis.graph.inputs[0].shape or (1,)
+        return self.analysis.cost.total_macs // max(first[0] if first else 1, 1)
+
     @cached_property
     def readers(self) -> Readers:
         """Which columns read a coupled channel."""

@@ -16,12 +16,6 @@ from graphprune.calibration.readers import Readers
 from graphprune.running import Feed
 from graphprune.selection import Pool
 
-LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-"""Shares of a pool's steps at which distortions are measured."""
-
-SAMPLES = 256
-"""For every measurement."""
-
 
 @dataclass(frozen=True, eq=False)
 class Table:

@@ -76,5 +76,6 @@ def all_formats() -> dict[str, FileFormat]:
 def check_format(name: str, structure: str) -> None:
     """Raises OptionError for an unknown format, or one that ``structure`` does not take."""
     find_format(name)
-    if structure == "channel" and name != "dense-zeros":
-        raise OptionError(f"--format {name} goes with --structure block or nm: whole channels are removed")
+    if structure in ("channel", "branch") and name != "dense-zeros":
+        what = "channels" if structure == "channel" else "branches"
+        raise OptionError(f"--format {name} goes with --structure block or nm: whole {what} are removed")

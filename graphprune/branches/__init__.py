@@ -1,0 +1,1 @@
+"""Whole residual branches: finding them, choosing which go, taking them out."""

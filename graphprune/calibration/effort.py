@@ -1,0 +1,49 @@
+"""How much is measured on models of different sizes, so that minutes stay minutes; decided by counts, not by clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MACS_MEASURED = 8e12
+"""Multiplications that the distortion tables may take: some minutes on two cores."""
+
+MACS_SEEN = 1.5e12
+"""The same for every pass over calibration inputs."""
+
+BYTES_HELD = 2e9
+"""Activations of all samples that are held at once."""
+
+SAMPLES = (16, 2_000)
+"""Fewest and most calibration samples when the user gives no number."""
+
+TABLE_SAMPLES = (8, 256)
+FINE = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+COARSE = (0.25, 0.5, 0.75)
+ENOUGH = 64
+"""Samples below which coarser tables are better than fewer samples."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Of the distortion tables: shares at which pools are measured, on how many samples, in how many orders."""
+
+    levels: tuple[float, ...]
+    samples: int
+    orders: int
+
+
+def effort_for(macs: int, pools: int) -> Effort:
+    """``macs``: of one sample; ``pools``: how many are measured."""
+    for levels, orders in ((FINE, 2), (FINE, 1), (COARSE, 1)):
+        samples = int(MACS_MEASURED / max(macs * pools * len(levels) * orders, 1))
+        if samples >= ENOUGH or levels is COARSE:
+            break
+    low, high = TABLE_SAMPLES
+    return Effort(levels, min(max(samples, low), high), orders)
+
+
+def samples_for(macs: int, widest: int) -> int:
+    """Calibration samples for a model of ``macs`` per sample whose widest value has ``widest`` bytes per sample."""
+    low, high = SAMPLES
+    fits = min(MACS_SEEN / max(macs, 1), BYTES_HELD / max(3 * widest, 1))
+    return int(min(max(fits, low), high))
