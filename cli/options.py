@@ -153,9 +153,13 @@ MacsOption = Annotated[
     typer.Option("--macs", metavar="M", help="Budget: share of the model's multiply-adds to remove."),
 ]
 MethodOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--method", metavar="NAME", help="One shot: magnitude, bn-scale, random, ... Trained: smart."
+        "--method",
+        metavar="NAME",
+        help="From weights: magnitude, ... From inputs: reconstruct, wanda, ... Trained: smart, ...  "
+        "[default: reconstruct with --data, magnitude without]",
+        show_default=False,
     ),
 ]
 AllocationOption = Annotated[

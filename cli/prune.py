@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import options, output, paths, sources
+from . import calibrating, options, output, paths, sources
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
 from .output import Column, number, percent
@@ -35,7 +35,7 @@ def prune(
     sparsity: options.SparsityOption = None,
     params: options.ParamsOption = None,
     macs: options.MacsOption = None,
-    method: options.MethodOption = "magnitude",
+    method: options.MethodOption = None,
     allocation: options.AllocationOption = None,
     multiple_of: options.MultipleOfOption = "auto",
     min_channels: options.MinChannelsOption = 1,
@@ -49,6 +49,8 @@ def prune(
     json: options.JsonOption = None,
     force: options.ForceOption = False,
     data: training.DataOption = None,
+    samples: training.SamplesOption = None,
+    compensate: training.CompensateOption = None,
     eval_data: training.EvalDataOption = None,
     eval: training.EvalOption = None,
     resize: training.ResizeOption = None,
@@ -102,6 +104,9 @@ def prune(
 
     The plan is OUT with .onnx replaced by .plan.json. Nothing is written unless the proof holds.
 
+    With --data and no flag of training, --method reconstruct looks at some inputs and refits what stays, in
+    minutes and without labels; with neither, --method magnitude looks at the weights alone.
+
     --method smart trains masks and weights on --data, by default with MODEL itself as the teacher, so that
     no labels are needed. Ctrl-C keeps a checkpoint (OUT.checkpoint), --resume goes on from it, and the full
     recipe is written beside OUT (OUT.recipe.toml).
@@ -109,6 +114,7 @@ def prune(
     \b
     Examples:
       graphprune prune model.onnx --sparsity 0.5
+      graphprune prune model.onnx --sparsity 0.5 --data photos/
       graphprune prune model.onnx --macs 0.3 -o small.onnx --method bn-scale
       graphprune prune model.onnx --params 0.4 --exclude 'head.*' --ratio 'layer1.*=0.2'
       graphprune prune model.onnx --sparsity 0.5 --multiple-of 32 --json - | jq .params
@@ -132,11 +138,15 @@ def prune(
     paths.check_json_target(json, model, written, beside(written, ".blocks.npz"), Path(f"{written}.data"))
     check_format(values["format"], values["structure"])
     with Watching() as watching:
-        told = None if values["structure"] == "branch" else _training(values, written, watching)
+        trained = calibrating.trains(values)
+        told = _training(values, written, watching) if trained else None
         opened, words["input_shapes"] = sources.open_model(model, values["input_shape"])
-        if values["structure"] == "branch":
-            words["data"] = _calibration(values, opened)
-        result = api.prune(opened, **words, training=told)
+        loaded = api.load(opened)
+        if not trained:
+            words |= calibrating.words(values, loaded.ir, watching)
+        result = api.prune(loaded, **words, training=told)
+        if not trained and values["eval_data"] is not None:
+            result.metrics.update(calibrating.metrics(values, loaded, result))
     if not is_first_rank():
         return
     size = file_size(model) if model.exists() else None
@@ -147,7 +157,8 @@ def prune(
         output.data(result.plan.to_json(), json)
     if json != "-":
         show(result, model, written, size)
-    for sentence in (*result.analysis.notes, *result.emit(values["format"]).notes):
+    advice = calibrating.advice(values, result)
+    for sentence in (*result.analysis.notes, *result.emit(values["format"]).notes, *advice):
         output.note(sentence)
     if target is not None and written.suffix != ".pt2":
         _check_fit(written, target, words["input_shapes"])
@@ -180,17 +191,8 @@ def _words(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> TrainingOptions | None:
-    """What a method that trains is told, where the call names data. Raises OptionError."""
-    from graphprune.errors import OptionError
-
-    if values["data"] is None:
-        for name in ("eval_data", "resume", "resize", "mean", "std", "recipe", "rounds"):
-            if values[name]:
-                raise OptionError(
-                    f"--{name.replace('_', '-')} goes with a method that trains: give --data too"
-                )
-        return None
+def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> TrainingOptions:
+    """What a method that trains is told. Raises OptionError."""
     from graphprune.plan import beside
     from graphprune.recipes.training import TrainingOptions
 
@@ -205,33 +207,6 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
         checkpoint=beside(target, ".checkpoint"),
         resume=values["resume"],
         watcher=watching,
-    )
-
-
-def _calibration(values: Mapping[str, Any], source: Any) -> list[dict[str, Any]] | None:
-    """Inputs that a method looks at without training, where the call names data. Raises OptionError, DataError."""
-    from graphprune.errors import OptionError
-
-    for name in ("eval_data", "eval", "resume", "recipe", "rounds", "finetune_epochs", "search_epochs"):
-        if values[name]:
-            flag = name.replace("_", "-")
-            raise OptionError(
-                f"--{flag} is for training, and --structure branch does not train: leave it out"
-            )
-    if values["data"] is None:
-        return None
-    from graphprune import api
-    from graphprune.calibration.inputs import BATCH_SIZE, SAMPLES, calibration_feeds
-
-    return calibration_feeds(
-        values["data"],
-        api.load(source).ir,
-        SAMPLES,
-        batch_size=values["batch_size"] or BATCH_SIZE,
-        seed=values["seed"],
-        resize=training.size(values["resize"]),
-        mean=training.numbers(values["mean"], "--mean"),
-        std=training.numbers(values["std"], "--std"),
     )
 
 

@@ -24,6 +24,24 @@ DataOption = Annotated[
         DATA,
     ),
 ]
+SamplesOption = Annotated[
+    int | None,
+    _option(
+        "--samples",
+        "N",
+        "Inputs that a method without training looks at.  [default: up to 2000, fewer for large models]",
+        DATA,
+    ),
+]
+CompensateOption = Annotated[
+    str | None,
+    _option(
+        "--compensate",
+        "none|bias|lstsq",
+        "Without training: what kept weights get for those that go.  [default: the method's own]",
+        DATA,
+    ),
+]
 EvalDataOption = Annotated[
     str | None, _option("--eval-data", "PATH|python:...", "Labelled inputs to measure on.", DATA)
 ]

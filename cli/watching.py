@@ -23,6 +23,7 @@ class Watching:
         self._bar: Any = None
         self._task: Any = None
         self._shown = -1
+        self._counted: tuple[str, int] = ("", -1)
         self._start = time.monotonic()
 
     def __enter__(self) -> Watching:
@@ -60,6 +61,18 @@ class Watching:
             self._shown = part
             spent = time.monotonic() - self._start
             output.progress(f"step {progress.step}/{progress.total}  {_line(progress)}  {spent:.0f} s")
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """Show a step of something that is not training."""
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task("", total=total)
+            self._bar.update(self._task, completed=done, total=total, description=what)
+            return
+        part = (what, done * 4 // max(total, 1))
+        if part != self._counted:
+            self._counted = part
+            output.progress(f"{what} {done}/{total}  {time.monotonic() - self._start:.0f} s")
 
     def metric(self, when: str, name: str, value: float) -> None:
         """Show a metric."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from graphprune.recipes.training import TrainingOptions
 from graphprune.results import PruneResult
 
 if TYPE_CHECKING:
+    from graphprune.calibration.collect import Progress
     from graphprune.calibration.inputs import Data
     from graphprune.proof import Fidelity
 
@@ -80,7 +81,7 @@ def prune(
     sparsity: float | None = None,
     params: float | None = None,
     macs: float | None = None,
-    method: str = "magnitude",
+    method: str | None = None,
     block: str = "16x8x1x1",
     nm: str = "2:4",
     nm_axis: str = "input",
@@ -97,7 +98,9 @@ def prune(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     training: TrainingOptions | None = None,
     data: Data | None = None,
-    samples: int = 256,
+    samples: int | None = None,
+    compensate: str | None = None,
+    progress: Progress | None = None,
     in_place: bool = False,
 ) -> PruneResult:
     """Prune a model under exactly one budget and prove ``masked original == pruned``.
@@ -113,8 +116,10 @@ def prune(
     ``allocation``: how the budget is spread; None is the method's own (uniform in one shot, global when
     trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or weight
     names -> share for those groups. ``training``: data, recipe and more, for methods that train. ``data``: inputs
-    that a method looks at without training (branches): what ``--data`` takes, or dicts of input name -> batch; at
-    most ``samples`` of them.
+    that a method looks at without training: what ``--data`` takes, or dicts of input name -> batch; at most
+    ``samples`` of them (None: as many as are worth it). ``compensate``: what kept weights get for those that go,
+    ``none``, ``bias`` or ``lstsq``; None is the method's own. ``method``: None is ``reconstruct`` with ``data``,
+    ``magnitude`` without. ``progress`` is told what is done, and how much of how much.
 
     Raises BudgetError where the budget is out of reach, OptionError where ``in_place`` is not possible.
     """
@@ -137,14 +142,15 @@ def prune(
         common["allocation"] = allocation
     model = load(source, example_inputs)
     words = {**common, **budget, "method": method}
+    if method is None:
+        words["method"] = "reconstruct" if data is not None and structure != "branch" else "magnitude"
     if structure == "branch":
         words["input_shapes"] = model.sizes(input_shapes)
         return _prune_branches(model, training, words, data, samples, seed)
-    if data is not None:
-        raise OptionError("data goes with structure branch: methods that train take it in training")
+    way = _way(words["method"], training, data, samples, compensate, progress)
 
     def run(m: Model) -> PruneResult:
-        return _prune(m, training, {**words, "input_shapes": m.sizes(input_shapes)}, seed)
+        return way(m, {**words, "input_shapes": m.sizes(input_shapes)}, seed)
 
     if in_place and model.traced is None:
         raise OptionError("in_place slices a PyTorch module: an ONNX model is never changed in place")
@@ -153,6 +159,34 @@ def prune(
     from graphprune.modules import prune_module
 
     return prune_module(model, run, in_place=in_place)
+
+
+Way = Callable[[Model, dict[str, Any], int], PruneResult]
+
+
+def _way(
+    method: str,
+    training: TrainingOptions | None,
+    data: Data | None,
+    samples: int | None,
+    compensate: str | None,
+    progress: Progress | None,
+) -> Way:
+    """How a call is served: by training, by looking at inputs, or from weights alone. Raises OptionError."""
+    from graphprune.calibration.criteria import all_data_criteria
+
+    if data is None and compensate is None and method not in all_data_criteria():
+        return lambda model, words, seed: _prune(model, training, words, seed)
+    if training is not None:
+        raise OptionError(
+            f"method {method} with data, samples or compensate does not train: leave out training, or give "
+            "TrainingOptions alone to a method that does"
+        )
+    from graphprune.calibrated import prune_seen
+
+    return lambda model, words, seed: prune_seen(
+        model, words, seed, data=data, samples=samples, compensate=compensate, progress=progress
+    )
 
 
 def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
@@ -182,11 +216,11 @@ def _prune_branches(
     training: TrainingOptions | None,
     words: dict[str, Any],
     data: Data | None,
-    samples: int,
+    samples: int | None,
     seed: int,
 ) -> PruneResult:
     from graphprune.branches.pruning import prune_branches
-    from graphprune.calibration.inputs import calibration_feeds
+    from graphprune.calibration.inputs import SAMPLES, calibration_feeds
     from graphprune.choosing import PruneOptions, requested_budget
 
     if training is not None:
@@ -195,7 +229,7 @@ def _prune_branches(
         raise OptionError("structure branch takes an ONNX model: export the module to a file first")
     budget = {kind: words.pop(kind) for kind in ("sparsity", "params", "macs")}
     options = PruneOptions(requested_budget("branch", words["nm"], budget), **words, seed=seed)
-    feeds = None if data is None else calibration_feeds(data, model.ir, samples, seed=seed)
+    feeds = None if data is None else calibration_feeds(data, model.ir, samples or SAMPLES, seed=seed)
     pruned = prune_branches(model, options, feeds)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, 0)
@@ -206,12 +240,14 @@ def _train(source: Model, training: TrainingOptions | None, words: dict[str, Any
 
     Raises OptionError for an unknown method, or one without the data that it needs.
     """
+    from graphprune.calibration.criteria import all_data_criteria
     from graphprune.criteria import all_criteria
     from graphprune.methods import all_trained, searching
 
     method = words["method"]
     if method not in {**all_criteria(), **all_trained()}:
-        raise OptionError(f"unknown method {method!r}: {hint(method, [*all_criteria(), *all_trained()])}")
+        known = [*all_data_criteria(), *all_criteria(), *all_trained()]
+        raise OptionError(f"unknown method {method!r}: {hint(method, known)}")
     without_data = searching(method).data == "none"
     if training is None and not without_data:
         raise OptionError(f"--method {method} needs inputs: give it --data (labels are not needed)")

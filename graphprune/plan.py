@@ -38,6 +38,7 @@ class Plan:
     branches: residual branches that went: ``node`` and ``value``, the sum in the original, and ``removed``, the
         name of its operand that counts as 0.
     freed: ``channels`` and ``params`` that were removed because zeroed weights had made them useless.
+    calibration: where inputs were looked at without training: ``samples``, ``compensate``, ``allocation``.
     renamed: name in the pruned file -> name in the original.
     added: names that exist only in the pruned file -> what they are for.
     fidelity: max_rel_diff, exact, nodes (kept_only nodes), distance_to_original, and more.
@@ -58,6 +59,7 @@ class Plan:
     pattern: str = ""
     branches: list[dict[str, str]] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
     params: dict[str, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +23,38 @@ BATCH_SIZE = 64
 SAMPLES = 256
 """How many samples are looked at unless the caller says otherwise."""
 
-Data = str | Path | Sequence[Mapping[str, np.ndarray]]
+
+@dataclass(frozen=True)
+class Reading:
+    """Data and how it is read: see ``data.opening.open_data``."""
+
+    data: str
+    batch_size: int | None = None
+    resize: tuple[int, int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def open(self, model: ir.Model, which: str = "train") -> Source:
+        """Raises DataError, OptionError."""
+        return open_data(
+            self.data, inputs_of(model), resize=self.resize, mean=self.mean, std=self.std, which=which
+        )
+
+
+Data = str | Path | Reading | Sequence[Mapping[str, np.ndarray]]
 """What ``open_data`` reads, or feeds: input name -> one batch of it."""
 
 
-def calibration_feeds(
-    data: Data,
-    model: ir.Model,
-    samples: int,
-    *,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    resize: tuple[int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> list[Feed]:
+def calibration_feeds(data: Data, model: ir.Model, samples: int, *, seed: int = 0) -> list[Feed]:
     """At most ``samples`` samples of ``data`` for ``model``; feeds are taken as they are.
 
-    ``resize``, ``mean``, ``std``: see ``open_data``. Raises DataError, OptionError.
+    Raises DataError, OptionError.
     """
     inputs = inputs_of(model)
     if isinstance(data, str | Path):
-        source = open_data(str(data), inputs, resize=resize, mean=mean, std=std)
-        return feeds_of(source, inputs, samples, batch_size, seed)
+        data = Reading(str(data))
+    if isinstance(data, Reading):
+        return feeds_of(data.open(model), inputs, samples, data.batch_size or BATCH_SIZE, seed)
     feeds = [{name: np.asarray(array) for name, array in feed.items()} for feed in data]
     missing = [s.name for feed in feeds for s in inputs if s.name not in feed]
     if missing or not feeds:
