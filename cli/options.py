@@ -25,6 +25,10 @@ class Allocation(StrEnum):
     uniform = "uniform"
     erk = "erk"
     lamp = "lamp"
+    pq = "pq"
+    precrop = "precrop"
+    rate_distortion = "rate-distortion"
+    cosine = "cosine"
 
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
@@ -166,8 +170,8 @@ AllocationOption = Annotated[
     Allocation | None,
     typer.Option(
         "--allocation",
-        help="uniform: the same share everywhere; global: by rank over the model; erk, lamp: as published.  "
-        "[default: uniform in one shot, global when trained]",
+        help="uniform: the same share everywhere; global: by rank over the model; erk, lamp, pq, precrop: as "
+        "published; with --data also rate-distortion (measured) and cosine.  [default: the method's own]",
         show_default=False,
     ),
 ]

@@ -209,7 +209,7 @@ class Blocking:
         def squares() -> np.ndarray:
             return b.sums(np.square(np.asarray(b.weight.value.array()).astype(np.float64)))
 
-        return Layer(scores[b.own], self.cost[b.own], [b.weight.shape], squares)
+        return Layer(scores[b.own], self.cost[b.own], [b.weight.shape], squares, scores[b.own])
 
 
 def _units(weights: Sequence[BlockedWeight]) -> np.ndarray:

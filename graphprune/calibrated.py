@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphprune.allocation import WITH_INPUTS
 from graphprune.calibration.channels import compensated, decide_channels
 from graphprune.calibration.collect import Progress, batch_size, silent
 from graphprune.calibration.criteria import all_data_criteria, find_data_criterion
@@ -139,7 +140,7 @@ def _channels(
 def _weights(
     source: Model, options: PruneOptions, batches: Sequence[Feed], kind: str, progress: Progress
 ) -> Pruned:
-    if options.allocation == "rate-distortion":
+    if options.allocation in WITH_INPUTS:  # measured for pools of channels
         options = replace(options, allocation="uniform")
     # the analysis of channels reads the same values; its groups are not used
     analysis = analyze(source.ir, source.name, replace(options, structure="channel"), source.notes)

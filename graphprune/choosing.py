@@ -125,7 +125,7 @@ def choose(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> Dec
     find_allocation(options.allocation)
     as_they_are = options.allocation in ("global", "uniform")
     if not as_they_are:
-        pools = allocated(pools, analysis, options.allocation)
+        pools = allocated(pools, analysis, options.allocation, scores)
     return decide(
         analysis.groups,
         pools,
@@ -136,8 +136,11 @@ def choose(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> Dec
     )
 
 
-def allocated(pools: Sequence[Pool], analysis: Analysis, allocation: str) -> list[Pool]:
-    """The pools with steps ranked between pools as ``allocation`` says; the order inside each stays."""
+def allocated(pools: Sequence[Pool], analysis: Analysis, allocation: str, scores: np.ndarray) -> list[Pool]:
+    """The pools with steps ranked between pools as ``allocation`` says; the order inside each stays.
+
+    ``scores``: float ``[components]``, those that the pools were ordered by.
+    """
     rank, groups = find_allocation(allocation), analysis.groups
     shapes = {w.node: w.shape for w in contraction_weights(analysis.graph)}
     norms = mean_over_slices(groups) ** 2
@@ -150,7 +153,7 @@ def allocated(pools: Sequence[Pool], analysis: Analysis, allocation: str) -> lis
         made_by = [shapes[n] for g in pool.groups for n in g.producers if n in shapes]
         cost = np.maximum(groups.weights[channels], 1).astype(np.float64)
         order = np.arange(channels.size, dtype=float)
-        ranks = rank(Layer(order, cost, made_by, partial(norms.take, channels)))
+        ranks = rank(Layer(order, cost, made_by, partial(norms.take, channels), scores[channels]))
         ends = np.cumsum([s.channels.size for s in pool.steps])
         keys = np.maximum.accumulate([part.mean() for part in np.split(ranks, ends[:-1])])
         steps = tuple(replace(s, key=float(key)) for s, key in zip(pool.steps, keys, strict=True))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import graphprune
-from graphprune.allocation import ALLOCATIONS, Layer, lamp_scores
+from graphprune.allocation import ALLOCATIONS, Layer, lamp_scores, pq_density
 from graphprune.errors import OptionError
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
@@ -32,7 +32,7 @@ def densities(result: graphprune.PruneResult) -> dict[str, float]:
 )
 def test_the_order_inside_a_layer_is_the_criterion_s(scores: np.ndarray, name: str) -> None:
     squares = np.random.default_rng(0).random(scores.size)
-    layer = Layer(scores, np.ones(scores.size), [(16, 8, 3, 3)], lambda: squares)
+    layer = Layer(scores, np.ones(scores.size), [(16, 8, 3, 3)], lambda: squares, scores)
     ranks = ALLOCATIONS[name](layer)
     order = np.argsort(-scores, kind="stable")
     assert (np.diff(ranks[order]) <= 0).all()
@@ -62,6 +62,28 @@ def test_lamp_allocates_as_lamp_does() -> None:
 
 def test_lamp_scores_by_hand() -> None:
     assert lamp_scores(np.array([1.0, 4.0, 2.0])) == pytest.approx([1 / 7, 1.0, 2 / 6])
+
+
+@given(arrays.arrays(np.float64, st.integers(2, 20), elements=st.floats(0.01, 10)))
+def test_the_pq_density_by_its_formula(norms: np.ndarray) -> None:
+    d, p, q = norms.size, 0.5, 1.0
+    index = 1 - d ** (1 / q - 1 / p) * np.linalg.norm(norms, p) / np.linalg.norm(norms, q)
+    density = pq_density(norms)
+    assert density == pytest.approx((1 - index) ** (p * q / (q - p)), rel=1e-6)
+    assert 1 / d - 1e-9 <= density <= 1 + 1e-9
+    assert pq_density(np.ones(d)) == pytest.approx(1.0)
+    assert pq_density(np.eye(d)[0]) == pytest.approx(1 / d)
+
+
+def test_precropping_takes_square_roots_of_densities() -> None:
+    """A layer of which a threshold keeps a quarter of the units keeps half of its width under it."""
+    rng = np.random.default_rng(0)
+    layers = [rng.random(400) ** power for power in (1, 3)]
+    ranks = [ALLOCATIONS["precrop"](Layer(v, np.ones(400), [(400, 9)], lambda v=v: v, v)) for v in layers]
+    for threshold in (0.1, 0.5, 0.9):
+        for values, found in zip(layers, ranks, strict=True):
+            density, width = float((values >= threshold).mean()), float((found >= threshold).mean())
+            assert width == pytest.approx(density**0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("name", sorted(ALLOCATIONS))

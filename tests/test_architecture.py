@@ -25,7 +25,7 @@ FLOW = [
     ["chains"],
     ["coupling"],
     ["groups"],
-    ["cost"],
+    ["cost", "residuals"],
     ["allocation"],
     ["criteria", "selection", "budget", "blocking", "rows"],
     ["choosing"],

@@ -20,14 +20,13 @@ from real_models import SHARED_MODELS
 import graphprune
 from graphprune.analysis import Analysis, analyze_model
 from graphprune.branches.cosine import influence
-from graphprune.branches.finding import Branch, find_branches
 from graphprune.branches.knapsack import cheapest
 from graphprune.branches.pruning import analyze_branches
 from graphprune.branches.registry import all_branch_methods, branch_method
 from graphprune.branches.removal import Removal
 from graphprune.branches.surgery import remove_branches
 from graphprune.budget import Budget
-from graphprune.calibration.inputs import calibration_feeds, feeds_of, random_feeds
+from graphprune.calibration.inputs import Reading, calibration_feeds, feeds_of, random_feeds
 from graphprune.data.inputs import input_specs
 from graphprune.data.opening import open_data
 from graphprune.errors import BudgetError, DataError, ModelError, OptionError, PlanError
@@ -35,6 +34,7 @@ from graphprune.models import load
 from graphprune.plan import Plan
 from graphprune.proof import verify_models
 from graphprune.reference import build_reference
+from graphprune.residuals import Branch, find_branches
 
 ROOT = Path(__file__).resolve().parents[1]
 RESNET20 = ROOT / "sample_models" / "resnet20_cifar10.onnx"
@@ -610,8 +610,6 @@ def test_methods_that_look_need_data() -> None:
                 graphprune.prune(chain(), structure="branch", sparsity=0.2, method=method.name)
     with pytest.raises(OptionError, match="did you mean 'finercut'"):
         graphprune.prune(chain(), structure="branch", sparsity=0.2, method="finecut")
-    with pytest.raises(OptionError, match="goes with structure branch"):
-        graphprune.prune(chain(), sparsity=0.2, data=[images(2)])
     wrong = [{"x": np.zeros((2, 5, 6, 6), np.float32)}]
     with pytest.raises(ModelError, match="calibration data"):
         graphprune.prune(chain(), structure="branch", sparsity=0.2, method="cosine", data=wrong)
@@ -660,7 +658,7 @@ def test_feeds_of_data(tmp_path: Path) -> None:
         rows = np.concatenate([f["x"] for f in feeds]).reshape(sum(counts), -1)
         stored = {r.tobytes() for r in data.reshape(23, -1)}
         assert len({r.tobytes() for r in rows} & stored) == sum(counts)
-        again = calibration_feeds(path, model, 20, batch_size=8, seed=3)
+        again = calibration_feeds(Reading(str(path), batch_size=8), model, 20, seed=3)
         assert all(np.array_equal(a["x"], b["x"]) for a, b in zip(feeds, again, strict=True))
     net = Net()
     large = load(net.model(net.head(net.stem()), batch=40)).ir

@@ -435,3 +435,93 @@ def test_blocks_need_a_criterion_of_weights(images: tuple[np.ndarray, np.ndarray
         )
     with pytest.raises(OptionError, match="unknown --compensate 'lstq'"):
         prune_calibrated(graphprune.load(RESNET), options(), [{"input": images[0][:8]}], compensate="lstq")
+
+
+# -- the calls of users -------------------------------------------------------------------------------------------
+
+
+def test_the_default_with_data_is_reconstruct(images: tuple[np.ndarray, np.ndarray]) -> None:
+    feeds = batched({"input": images[0][:64]}, 32)
+    result = graphprune.prune(RESNET, sparsity=0.2, data=feeds)
+    assert result.plan.method == "reconstruct"
+    assert result.plan.calibration == {
+        "samples": 64, "compensate": "lstsq", "allocation": "rate-distortion"
+    }  # fmt: skip
+    assert graphprune.prune(RESNET, sparsity=0.2).plan.method == "magnitude"
+
+
+def test_without_data_inputs_are_noise(images: tuple[np.ndarray, np.ndarray]) -> None:
+    x, labels = images
+    result = graphprune.prune(RESNET, sparsity=0.1, method="obs", samples=64)
+    assert any("random noise" in n for n in result.analysis.notes)
+    assert accuracy(result.model, x, labels) > 0.5
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk", "cosine", "rate-distortion"])
+@pytest.mark.parametrize("budget", ["params", "macs"])
+def test_allocations_and_budgets(allocation: str, budget: str, images: tuple[np.ndarray, np.ndarray]) -> None:
+    result = graphprune.prune(
+        RESNET, method="wanda", allocation=allocation, data=[{"input": images[0][:16]}], multiple_of=1,
+        **{budget: 0.4},
+    )  # fmt: skip
+    assert result.fidelity.holds
+    assert result.plan.budget["achieved"] == pytest.approx(0.4, abs=0.01)
+
+
+def test_the_cosine_allocation_spares_blocks_that_turn_more(images: tuple[np.ndarray, np.ndarray]) -> None:
+    from graphprune.calibration.turning import turning
+
+    model = graphprune.load(RESNET)
+    chosen = options(method="wanda", allocation="cosine", multiple_of=1)
+    analysis = analyze(model.ir, "m", chosen)
+    turned = turning(Statistics(model.ir, analysis, chosen, [{"input": images[0][:32]}]))
+    result = graphprune.prune(
+        RESNET,
+        sparsity=0.4,
+        method="wanda",
+        allocation="cosine",
+        data=[{"input": images[0][:32]}],
+        multiple_of=1,
+    )
+    inner = [g for g in analysis.groups if g.prunable and len(g.producers) == 1 and g.producers[0] in turned]
+    gone = result.plan.removed
+    shares = [len(gone.get(g.weights[0], {}).get("0", [])) / g.channels.size for g in inner]
+    turns = [turned[g.producers[0]] for g in inner]
+    assert len(inner) == 9
+    assert np.corrcoef(shares, turns)[0, 1] < -0.9
+
+
+def test_a_module_is_reconstructed_too(images: tuple[np.ndarray, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch", reason="modules need torch")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3),
+        torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, 10),
+    ).eval()  # fmt: skip
+    x = torch.from_numpy(images[0][:32])
+    name = graphprune.load(net, x).ir.graph.inputs[0].name
+    errors = {}
+    for method in ("magnitude", "reconstruct"):
+        result = graphprune.prune(net, x, sparsity=0.5, method=method, data=[{name: images[0][:32]}])
+        with torch.no_grad():
+            errors[method] = float((result.module(x) - net(x)).square().mean())
+    assert set(result.module.state_dict()) == set(net.state_dict())
+    assert errors["reconstruct"] < 0.2 * errors["magnitude"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"data": [{"input": np.zeros((2, 5, 32, 32), np.float32)}]}, "cannot run the model on the calibration data"),
+        ({"data": [{"x": np.zeros(3)}]}, "no array for input 'input'"),
+        ({"data": [], "method": "wanda"}, "there are no feeds"),
+        ({"method": "smart", "compensate": "bias"}, "method smart trains"),
+        ({"method": "wandda", "compensate": "bias"}, "did you mean 'wanda'"),
+        ({"allocation": "rate-distortion"}, "looks at inputs: give --data"),
+        ({"method": "wanda", "samples": 0}, "--samples 0: give a number from 1"),
+        ({"method": "wanda", "training": graphprune.TrainingOptions("x.npz")}, "does not train"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(words: dict, sentence: str) -> None:
+    with pytest.raises(graphprune.GraphpruneError, match=sentence):
+        graphprune.prune(RESNET, sparsity=0.2, **words)

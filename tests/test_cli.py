@@ -85,12 +85,12 @@ def test_commands_and_options_have_help_texts() -> None:
 
 
 def test_enumerated_options_know_what_the_engine_knows() -> None:
-    from graphprune.allocation import ALLOCATIONS
+    from graphprune.allocation import ALLOCATIONS, WITH_INPUTS
     from graphprune.analysis import ATTENTION
     from graphprune_cli.options import Allocation, Attention
 
     assert [a.value for a in Attention] == list(ATTENTION)
-    assert [a.value for a in Allocation] == list(ALLOCATIONS)
+    assert [a.value for a in Allocation] == [*ALLOCATIONS, *WITH_INPUTS]
 
 
 def test_version(run: Run) -> None:

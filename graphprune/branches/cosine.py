@@ -7,6 +7,7 @@ import numpy as np
 from graphprune.branches.registry import Question, branch_method
 from graphprune.branches.removal import Chosen
 from graphprune.branches.trials import run_outputs
+from graphprune.calibration.turning import influence
 
 
 @branch_method("cosine", citation="Men et al. 2024, arXiv:2403.03853", looks=True)
@@ -28,11 +29,3 @@ def cosine(question: Question) -> Chosen:
             counts[i] += turned.size
     scores = totals / np.maximum(counts, 1)
     return removal.take(np.argsort(np.where(np.isfinite(scores), scores, np.inf), kind="stable").tolist())
-
-
-def influence(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """1 - cosine of every pair of vectors, float64 ``[vectors]``; 1 where one of them is 0."""
-    shape = (-1, before.shape[-1]) if before.ndim == 3 else (len(before) if before.ndim else 1, -1)
-    a, b = (x.reshape(shape).astype(np.float64) for x in (before, after))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray(1 - (a * b).sum(1) / np.maximum(norms, 1e-30))

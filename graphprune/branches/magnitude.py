@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphprune.branches.finding import Branch
 from graphprune.branches.registry import Question, branch_method
 from graphprune.branches.removal import Chosen
 from graphprune.contractions import ContractionWeight, contraction_weights
+from graphprune.residuals import Branch
 
 NOTE = (
     "magnitude sees a branch's weights only, which say little about the branch: with inputs at hand use --method "

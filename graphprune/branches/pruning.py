@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from graphprune.analysis import Analysis
 from graphprune.branches import methods as _  # noqa: F401 - registers them
-from graphprune.branches.finding import Branch, find_branches
 from graphprune.branches.registry import BranchMethod, Question, find_method
 from graphprune.branches.removal import Removal
 from graphprune.branches.surgery import remove_branches
@@ -21,6 +20,7 @@ from graphprune.models import Model
 from graphprune.open_sizes import other_batch, other_sizes
 from graphprune.plan import Plan
 from graphprune.pruning import Pruned, analyze, prove
+from graphprune.residuals import Branch, find_branches
 from graphprune.running import Feed
 
 

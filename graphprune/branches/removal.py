@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
-from graphprune.branches.finding import Branch
 from graphprune.budget import Budget
 from graphprune.errors import BudgetError
 from graphprune.graph import Graph, Node
 from graphprune.groups import counts_as_parameters
+from graphprune.residuals import Branch
 
 Chosen = frozenset[int]
 """Numbers of branches."""

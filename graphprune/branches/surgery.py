@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from graphprune.branches.finding import Branch
+from graphprune.residuals import Branch
 from graphprune.sizes import Surgery, node_key
 from graphprune.surgery import remove_dead
 

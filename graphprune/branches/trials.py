@@ -12,9 +12,9 @@ from graphprune.branches.removal import Chosen
 from graphprune.branches.surgery import remove_branches
 from graphprune.calibration.distances import output_distance
 from graphprune.calibration.segments import Segment
-from graphprune.errors import ModelError, OptionError
+from graphprune.errors import OptionError
 from graphprune.graph import Graph
-from graphprune.running import Feed, Results, first_line
+from graphprune.running import Feed, Results
 
 
 class Trials:
@@ -52,10 +52,5 @@ def run_outputs(model: ir.Model, graph: Graph, names: Sequence[str], feeds: Sequ
     """Values ``names`` for every feed; inputs of the model are passed on. Raises ModelError."""
     given = [v.name for v in graph.inputs]
     computed = [n for n in dict.fromkeys(names) if n not in given]
-    try:
-        with Segment(model, given, computed, {}) as segment:
-            return [{n: f[n] for n in names if n in given} | segment.run(f) for f in feeds]
-    except Exception as error:  # onnxruntime's errors have no common base
-        raise ModelError(
-            f"onnxruntime cannot run the model on the calibration data: {first_line(error)}"
-        ) from error
+    with Segment(model, given, computed, {}) as segment:
+        return [{n: f[n] for n in names if n in given} | segment.run(f) for f in feeds]

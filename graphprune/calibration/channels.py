@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.budget import Decision
+from graphprune.allocation import WITH_INPUTS
+from graphprune.budget import Decision, decide
 from graphprune.calibration.effort import effort_for
 from graphprune.calibration.pairs import channel_pairs
 from graphprune.calibration.refit import Fitting, refit
 from graphprune.calibration.spreading import spread
 from graphprune.calibration.statistics import Statistics
 from graphprune.calibration.tables import measure_tables
-from graphprune.choosing import choose, pools_of
+from graphprune.calibration.turning import by_turning
+from graphprune.choosing import choose, fixed_shares, pools_of
 from graphprune.edits import Kept
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Value
@@ -22,7 +24,7 @@ from graphprune.records import Slice
 from graphprune.surgery import apply, changed_slices, sliced
 from graphprune.writeback import with_tensors
 
-RATE_DISTORTION = "rate-distortion"
+RATE_DISTORTION, COSINE = WITH_INPUTS
 
 
 def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
@@ -31,6 +33,10 @@ def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
     Raises BudgetError, OptionError.
     """
     analysis, options = statistics.analysis, statistics.options
+    if options.allocation == COSINE:
+        pools = by_turning(statistics, pools_of(analysis, options, scores))
+        fixed = fixed_shares(pools, options)
+        return decide(analysis.groups, pools, options.budget, analysis.cost, ratios=fixed)
     if options.allocation != RATE_DISTORTION:
         return choose(analysis, options, scores)
     orders = [pools_of(analysis, options, scores), pools_of(analysis, options, statistics.magnitudes)]

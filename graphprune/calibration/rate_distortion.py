@@ -14,14 +14,15 @@ def allocate(costs: Sequence[np.ndarray], distortions: Sequence[np.ndarray], bud
     """Choose one option of every pool: least sum of ``distortions`` with a sum of ``costs`` of at least ``budget``.
 
     costs[i], distortions[i]: float ``[options]`` (what option k of pool i removes, and what that does). Exact by
-    dynamic programming (knapsack) up to the rounding of costs to 1 / UNITS of the budget.
-    "Rate-distortion" pruning, e.g. Xu et al. 2023. Raises ValueError where the budget is out of reach.
+    dynamic programming (knapsack): at most the least sum that reaches the budget, for costs that may miss it by one
+    part in UNITS for each pool (they are rounded up).
+    Xu et al. 2023, arXiv:2308.10438. Raises ValueError where the budget is out of reach.
     """
     if sum(float(c.max()) for c in costs) < budget - 1e-9:
         raise ValueError("the budget is more than all options together remove")
     if budget <= 0:
         return [int(np.argmin(d)) for d in distortions]
-    units = [np.floor(c / budget * UNITS + 1e-9).astype(np.int64) for c in costs]
+    units = [np.ceil(c / budget * UNITS - 1e-9).astype(np.int64) for c in costs]
     reach = min(UNITS, int(sum(u.max() for u in units)))
     best = np.full(reach + 1, np.inf)
     best[0] = 0.0

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.running import THREADS, Results, reads, runnable, top_level_values
+from graphprune.errors import ModelError
+from graphprune.running import THREADS, Results, first_line, reads, runnable, top_level_values
 
 IN_MEMORY_BYTES = 1_500_000_000
 """A protobuf cannot hold more than 2 GB."""
@@ -19,7 +20,7 @@ class Segment:
     """Computes ``outputs`` from ``inputs`` (names of values); use it in a ``with`` statement.
 
     ``dtypes``: numpy types of inputs that are not inputs of the model. Graph optimisations are on: this is for
-    statistics, not for proofs. Raises whatever onnxruntime raises: callers catch Exception.
+    statistics, not for proofs. Raises ModelError where onnxruntime refuses the model or what it is fed.
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class Segment:
         assert self._model is not None
         data = ir.to_proto(self._model).SerializeToString()
         self._model = None
-        self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise _refused(error) from error
         return self
 
     def __exit__(
@@ -57,8 +61,17 @@ class Segment:
     def run(self, feed: Mapping[str, np.ndarray]) -> Results:
         """Every output by name; ``feed`` may hold more than is needed."""
         wanted = {i.name: feed[i.name] for i in self._session.get_inputs()}
-        arrays = self._session.run(self.outputs, wanted)
+        try:
+            arrays = self._session.run(self.outputs, wanted)
+        except Exception as error:
+            raise _refused(error) from error
         return dict(zip(self.outputs, arrays, strict=True))
+
+
+def _refused(error: Exception) -> ModelError:
+    return ModelError(
+        f"onnxruntime cannot run the model on the calibration data: {first_line(error)}; check that they fit"
+    )
 
 
 def _part(

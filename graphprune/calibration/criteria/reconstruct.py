@@ -9,7 +9,7 @@ data_criterion(
     DataCriterion(
         "reconstruct",
         "best refit of what stays, with the budget spread by measured distortions",
-        "greedy optimal brain surgeon, rate-distortion allocation (arXiv:2308.16575), least squares",
+        "greedy optimal brain surgeon, rate-distortion allocation (arXiv:2308.10438), least squares",
         obs,
         obs_weights,
         allocation="rate-distortion",
