@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphprune.allocation import WITH_INPUTS
 from graphprune.calibration.channels import compensated, decide_channels
@@ -19,7 +20,7 @@ from graphprune.calibration.statistics import Statistics
 from graphprune.calibration.weights import compensated_weights, importance
 from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.criteria import all_criteria, block_scores, channel_scores, find_criterion, weight_scores
-from graphprune.errors import OptionError
+from graphprune.errors import DataError, OptionError
 from graphprune.frontends.onnx import build_graph
 from graphprune.lookup import hint
 from graphprune.methods import all_trained
@@ -68,16 +69,40 @@ def prune_seen(
     criterion = data_criteria.get(method) or find_criterion(method)
     given.setdefault("allocation", criterion.allocation)
     options = PruneOptions(requested_budget(words["structure"], words["nm"], budget), **given, seed=seed)
-    graph = build_graph(model.ir, options.input_shapes)
     count = samples or samples_for(*_size(model, options))
     if data is None:
-        batches = random_feeds(model.ir, graph, count, BATCH_SIZE, seed)
+        batches = random_feeds(model.ir, build_graph(model.ir, options.input_shapes), count, BATCH_SIZE, seed)
         model.notes.append(NO_DATA.format(method=method))
     else:
         batches = calibration_feeds(data, model.ir, count, seed=seed)
+        options = replace(options, input_shapes=_shapes_of(model.ir, batches, options.input_shapes))
     pruned = prune_calibrated(model, options, batches, compensate=compensate, progress=progress or silent)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+
+
+def _shapes_of(
+    model: ir.Model, batches: Sequence[Feed], given: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The data's sizes, for one sample, where model and user leave them open.
+
+    Raises DataError where samples differ in size.
+    """
+    found = {name: (1, *array.shape[1:]) for name, array in batches[0].items() if array.ndim}
+    for feed in batches:
+        for name, array in feed.items():
+            if array.ndim and array.shape[1:] != found[name][1:]:
+                raise DataError(
+                    f"samples of input {name!r} have sizes {found[name][1:]} and {array.shape[1:]}: bring them to one "
+                    "size"
+                )
+    for value in model.graph.inputs:
+        sizes, name = value.shape, value.name or ""
+        if name in found and sizes is not None and len(sizes) == len(found[name]):
+            found[name] = tuple(
+                d if isinstance(d, int) else n for d, n in zip(sizes, found[name], strict=True)
+            )
+    return {**found, **given}
 
 
 def _size(model: Model, options: PruneOptions) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphprune.branches import methods as _  # noqa: F401 - registers them
 from graphprune.branches.registry import all_branch_methods
+from graphprune.calibration.criteria import all_data_criteria
 from graphprune.criteria import Criterion, all_criteria
 from graphprune.methods import all_trained
 
@@ -17,7 +18,8 @@ from graphprune.methods import all_trained
 class MethodInfo:
     """A method as ``graphprune methods`` lists it.
 
-    kind: ``one shot`` decides from the weights as they are, ``trained`` trains masks and weights. structures: what
+    kind: ``one shot`` decides from the weights as they are, ``calibrated`` runs inputs through onnxruntime and may
+    refit what stays, ``trained`` trains masks and weights. structures: what
     it prunes. data: ``none``, ``inputs`` (unlabelled samples) or ``labels``.
     """
 
@@ -34,11 +36,15 @@ class MethodInfo:
 
 
 def all_methods() -> list[MethodInfo]:
-    """Every method of the registries, those in one shot first, by name."""
+    """Every method of the registries, by kind and name."""
     branches = all_branch_methods()
     found = [
         MethodInfo(c.name, "one shot", _structures(c, branches), "none", c.summary.rstrip("."), c.citation)
         for c in all_criteria().values()
+    ]
+    found += [
+        MethodInfo(d.name, "calibrated", d.structures, "inputs", d.summary, d.citation)
+        for d in all_data_criteria().values()
     ]
     found += [
         MethodInfo(b.name, "one shot", ("branch",), "inputs" if b.looks else "none", b.summary, b.citation)

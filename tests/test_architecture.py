@@ -64,7 +64,7 @@ FLOW = [
 READS_ONNX_IR = {
     "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
     "adding", "freeing", "pattern_check", "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing",
-    "writeback", "formats", "targets", "rewriting", "frontends.torch", "calibration", "branches",
+    "writeback", "formats", "targets", "rewriting", "frontends.torch", "calibration", "branches", "calibrated",
 }  # fmt: skip
 READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
 TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch", "modules"}

@@ -509,6 +509,27 @@ def test_a_module_is_reconstructed_too(images: tuple[np.ndarray, np.ndarray]) ->
     assert errors["reconstruct"] < 0.2 * errors["magnitude"]
 
 
+def test_sizes_are_those_of_the_data() -> None:
+    """A model that takes images of any size, on images of a size that nobody would guess."""
+    rng = RNG(11)
+    weights = {"a": rng.normal(size=(16, 3, 3, 3)), "b": rng.normal(size=(8, 16, 3, 3))}
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["h"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Conv", ["r", "b"], ["y"]),
+    ]  # fmt: skip
+    model = onnx_model(nodes, weights, ("n", 3, "h", "w"))
+    x = rng.normal(size=(40, 3, 11, 13)).astype(np.float32)
+    (dense,) = run(model, {"x": x})
+    errors = []
+    for method in ("wanda", "reconstruct"):
+        result = graphprune.prune(model, sparsity=0.3, method=method, data=[{"x": x}], multiple_of=1)
+        (small,) = run(result.model.to_onnx(), {"x": x})
+        errors.append(float(np.square(small - dense).mean()))
+    assert errors[1] < 0.8 * errors[0]
+    with pytest.raises(graphprune.DataError, match="bring them to one size"):
+        graphprune.prune(model, sparsity=0.3, data=[{"x": x}, {"x": x[:, :, 1:]}])
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

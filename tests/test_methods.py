@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from graphprune.branches.registry import all_branch_methods
+from graphprune.calibration.criteria import all_data_criteria
 from graphprune.catalog import all_methods, method_table
 from graphprune.criteria import UnitRows, all_criteria, criterion, registry
 from graphprune.methods import all_trained
@@ -18,13 +19,14 @@ STRUCTURES = {"channel", "block", "nm", "branch"}
 
 def test_every_method_is_listed_with_its_source() -> None:
     found = {m.name: m for m in all_methods()}
-    assert set(found) == set(all_criteria()) | set(all_trained()) | set(all_branch_methods())
+    assert set(found) == {*all_criteria(), *all_data_criteria(), *all_trained(), *all_branch_methods()}
     for m in found.values():
         assert m.summary
         assert set(m.structures) <= STRUCTURES
         assert m.data in ("none", "inputs", "labels")
         assert m.citation or m.name == "random"
     assert found["smart"].kind == "trained"
+    assert found["wanda"].kind == "calibrated"
     assert found["bn-scale"].structures == ("channel",)
 
 
