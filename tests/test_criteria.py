@@ -63,6 +63,18 @@ def test_lamp_is_equation_2(w: np.ndarray) -> None:
         assert found.max() == pytest.approx(1)
 
 
+def test_dimap_is_lamp_inside_a_residual_block() -> None:
+    """The two convolutions of ResNet-20's first block compete; written out from the file's weights."""
+    analysis = graphprune.analyze(RESNET)
+    groups, values = analysis.groups, analysis.graph.values
+    found = channel_scores(groups, find_criterion("dimap"), np.random.default_rng(0))
+    first, second = (values[f"stages.0.0.body.{i}.0.weight"].array().astype(np.float64) for i in (0, 2))
+    squares = np.concatenate([np.square(w).mean((1, 2, 3)) for w in (first, second)])
+    lamp = [q / squares[squares >= q].sum() for q in squares]
+    inner = next(g for g in groups if g.weights == ("stages.0.0.body.0.0.weight",))
+    assert found[inner.channels] == pytest.approx(lamp[:16])
+
+
 def test_lamp_never_empties_a_tensor() -> None:
     """The best block of every weight scores 1, and no score is larger: a global cut takes it last."""
     result = graphprune.prune(

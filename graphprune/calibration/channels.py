@@ -63,11 +63,18 @@ def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
     return spread(analysis, options, pools, [found[order][i] for i, order in enumerate(best)])
 
 
-def compensated(statistics: Statistics, alive: np.ndarray, kind: str) -> ir.Model:
-    """The model with what its kept channels get (``kind``: see ``refit``), in the original's shapes."""
+def compensated(
+    statistics: Statistics, alive: np.ndarray, kind: str, student: ir.Model | None = None
+) -> ir.Model:
+    """The model with what its kept channels get (``kind``: see ``refit``), in the original's shapes.
+
+    ``student``: the same nodes with weights that have been trained since; these are fitted then, still to what
+    ``statistics.model`` computes.
+    """
+    model = statistics.model if student is None else student
     if kind == "none":
-        return statistics.model
-    analysis, model = statistics.analysis, statistics.model
+        return model
+    analysis = statistics.analysis
     coupling = analysis.coupling
     kept = coupling.kept(alive)
     small = apply(model, coupling, alive).model
@@ -76,7 +83,7 @@ def compensated(statistics: Statistics, alive: np.ndarray, kind: str) -> ir.Mode
     found = refit(
         small,
         graph,
-        model,
+        statistics.model,
         analysis.graph,
         channel_pairs(graph, analysis.graph, coupling, kept),
         statistics.batches,
@@ -84,13 +91,14 @@ def compensated(statistics: Statistics, alive: np.ndarray, kind: str) -> ir.Mode
         statistics.progress,
     )
     slices = {v.name: s for v, s in changed_slices(coupling, kept).items()}
-    return with_tensors(model, scattered(analysis.graph, slices, kept, found))
+    whole = analysis.graph if student is None else build_graph(student, shapes)
+    return with_tensors(model, scattered(whole, slices, kept, found))
 
 
 def scattered(
     graph: Graph, slices: Mapping[str, list[Slice]], kept: Kept, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Tensors of the smaller model in the places that they come from; removed entries keep the original's numbers."""
+    """Tensors of the smaller model in the places that they come from; removed entries keep those of ``graph``."""
     found = {}
     for name, new in arrays.items():
         value: Value = graph.values[name]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.calibration.moments import Moments
+from graphprune.calibration.moments import AT_ONCE, Moments
 from graphprune.calibration.segments import Segment
 from graphprune.calibration.views import View
 from graphprune.graph import Graph
@@ -63,10 +63,16 @@ def collect(
     with Segment(
         model, [v.name for v in graph.inputs], [n for n in names if n not in own], dtypes_of(graph)
     ) as part:
+        waiting: dict[str, list[np.ndarray]] = {v.name: [] for v in wanted}
         for number, feed in enumerate(batches):
             values = {**part.run(feed), **{n: feed[n] for n in own}}
+            last = number + 1 == len(batches)
             for view in wanted:
-                moments[view.name].add(rows_of(view, values[view.input.name], places[view.name]))
+                rows = waiting[view.name]
+                rows.append(rows_of(view, values[view.input.name], places[view.name]))
+                if last or sum(map(len, rows)) >= max(AT_ONCE, view.columns):
+                    moments[view.name].add(np.concatenate(rows))
+                    rows.clear()
             progress("statistics", number + 1, len(batches))
     return moments
 

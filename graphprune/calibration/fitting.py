@@ -44,8 +44,7 @@ def fit_weights(pair: Pair, rows: Rows, ridge: float, iterations: int) -> dict[s
     targets, cuts = _targets(rows, slope, offset)
     targets, cuts = [t.reshape(-1, *shape) for t in targets], [c.reshape(-1, *shape) for c in cuts]
     moments = Moments()
-    for a, b in zip(rows.x, targets, strict=True):
-        moments.add(a, b)
+    moments.add_all(rows.x, targets)
     assert moments.y is not None
     assert moments.xy is not None
     centred = view.shift is not None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+AT_ONCE = 1_024
+"""Rows that are multiplied together at least: few at a time would spend the time on adding up large matrices."""
 
 TOLERANCE = 1e-8
 """Of conjugate gradients."""
@@ -41,6 +45,17 @@ class Moments:
                 self.y, self.xy = np.zeros((*sums.shape[:1], y.shape[2])), np.zeros(products.shape)
             self.y += targets.sum(1, dtype=np.float64)
             self.xy += products
+
+    def add_all(self, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> None:
+        """Many batches: as ``add`` for each, in pieces of at least as many rows as there are columns."""
+        columns = xs[0].shape[2] if xs else 0
+        first = rows = 0
+        for number, x in enumerate(xs):
+            rows += len(x)
+            if number + 1 == len(xs) or rows >= max(columns, AT_ONCE):
+                part = slice(first, number + 1)
+                self.add(np.concatenate(xs[part]), np.concatenate(ys[part]))
+                first, rows = number + 1, 0
 
     def covariance(self, *, centred: bool) -> np.ndarray:
         """``[groups, columns, columns]``: E[x x'], around the mean where ``centred``."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.calibration.collect import Progress, batch_size, dtypes_of, places_of, silent
-from graphprune.calibration.fitting import Rows, fit_statistics, fit_weights
+from graphprune.calibration.fitting import Rows, activation, fit_statistics, fit_weights
 from graphprune.calibration.pairs import Pair
 from graphprune.calibration.segments import Segment
 from graphprune.calibration.views import View
@@ -55,7 +55,9 @@ def refit(
     """New tensors of the pruned model by name, in its shapes (``graph`` is its analysis).
 
     Every contraction of ``pairs`` (in graph order) is fitted on the inputs that it has in the pruned network once
-    everything before it has been, to the outputs that the original has. Both see ``batches``.
+    everything before it has been, to the outputs that the original has; where its BatchNormalization (or a bias
+    added after it) has other numbers than the original's, to what these turn into the same values. Both see
+    ``batches``.
     """
     found: dict[str, np.ndarray] = {}
     if fitting.kind == "none":
@@ -79,6 +81,26 @@ def refit(
             done += 1
             progress("refit", done, len(pairs))
     return found
+
+
+def in_units_of(pair: Pair, y: np.ndarray) -> np.ndarray:
+    """Outputs of the original's contraction ``[rows, outputs]`` (those that are left) -> what the pruned one has to
+    give, so that after the BatchNormalization or the added bias of each both are the same."""
+    (slope, offset), (slope_there, offset_there) = _affine(pair.pruned), _affine(pair.original)
+    slope_there, offset_there = slope_there[pair.outputs], offset_there[pair.outputs]
+    if np.array_equal(slope, slope_there) and np.array_equal(offset, offset_there):
+        return y
+    safe = np.where(slope == 0, 1, slope)
+    factor, shift = slope_there / safe, (offset_there - offset) / safe
+    return np.asarray(y * factor.astype(np.float32) + shift.astype(np.float32))
+
+
+def _affine(view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and offset of what stands between the contraction and the next value, float64 ``[outputs]``."""
+    slope, offset = activation(view)
+    if view.node.op == "MatMul" and view.shift is not None:
+        offset = offset + np.asarray(view.shift.value.array(), np.float64).reshape(-1)
+    return slope, offset
 
 
 Targets = tuple[list[np.ndarray], list[np.ndarray]]
@@ -135,7 +157,8 @@ def _targets(
             values = {**feed, **part.run(feed)}
             for pair in pairs:
                 view, (y, added) = pair.original, found[pair.name]
-                y.append(_outputs(view, values[view.output.name], places[view.name])[:, pair.outputs])
+                there = _outputs(view, values[view.output.name], places[view.name])[:, pair.outputs]
+                y.append(in_units_of(pair, there))
                 if pair.added:
                     added.append(_outputs(view, values[pair.added], places[view.name])[:, pair.outputs])
     return found

@@ -31,14 +31,21 @@ def importance(statistics: Statistics, score: WeightScore) -> dict[str, np.ndarr
     return found
 
 
-def compensated_weights(statistics: Statistics, masks: Mapping[str, np.ndarray], kind: str) -> ir.Model:
-    """The model with what its kept weights get; ``masks``: weight name -> bool of its shape."""
+def compensated_weights(
+    statistics: Statistics, masks: Mapping[str, np.ndarray], kind: str, student: ir.Model | None = None
+) -> ir.Model:
+    """The model with what its kept weights get; ``masks``: weight name -> bool of its shape.
+
+    ``student``: see ``channels.compensated``.
+    """
+    model = statistics.model if student is None else student
     if kind == "none":
-        return statistics.model
+        return model
     graph = statistics.analysis.graph
-    arrays = {n: np.where(m, graph.values[n].array(), 0) for n, m in masks.items()}
-    masked = with_tensors(statistics.model, arrays)
-    zeroed = build_graph(masked, {v.name: v.shape for v in graph.inputs if v.shape is not None})
+    shapes = {v.name: v.shape for v in graph.inputs if v.shape is not None}
+    whole = graph if student is None else build_graph(student, shapes)
+    masked = with_tensors(model, {n: np.where(m, whole.values[n].array(), 0) for n, m in masks.items()})
+    zeroed = build_graph(masked, shapes)
     found = refit(
         masked,
         zeroed,
@@ -49,4 +56,4 @@ def compensated_weights(statistics: Statistics, masks: Mapping[str, np.ndarray],
         Fitting(kind, statistics.ridge, seed=statistics.options.seed),
         statistics.progress,
     )
-    return with_tensors(statistics.model, found)
+    return with_tensors(model, found)

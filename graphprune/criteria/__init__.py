@@ -1,6 +1,6 @@
 """Criteria: one file per score. A criterion maps the weights of units (channels, blocks, weights) to scores."""
 
-from graphprune.criteria import bn_scale, fpgm, lamp, magnitude, random  # noqa: F401 - importing registers
+from graphprune.criteria import bn_scale, dimap, fpgm, lamp, magnitude, random  # noqa: F401 - importing registers
 from graphprune.criteria.registry import (
     Criterion,
     UnitRows,
