@@ -19,6 +19,7 @@ _TRAINING = (
     *("weight_decay", "grad_clip", "ema", "augment", "amp", "checkpoint_minutes", "mask_lr"),
     *("mask_optimizer", "mask_scheduler", "mask_momentum", "mask_weight_decay", "init_temp", "final_temp"),
     *("temp_unit", "temp_schedule", "mask_every", "mask_init", "budget_anneal", "snap", "rounds"),
+    *("init_from", "refit", "trainable"),
 )
 """Flags that only training has."""
 

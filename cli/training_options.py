@@ -102,6 +102,21 @@ CheckpointMinutesOption = Annotated[
     float | None, _option("--checkpoint-minutes", "M", "Minutes between checkpoints.")
 ]
 
+RefitOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Once masks are fixed, fit kept weights to the original's activations by least squares.  "
+        "[default: no-refit]",
+        show_default=False,
+        rich_help_panel=TRAINED,
+    ),
+]
+TrainableOption = Annotated[
+    str | None,
+    _option("--trainable", "all|biases-and-norms", "What trains once masks are fixed.  [default: all]"),
+]
+
 MaskLrOption = Annotated[float | None, _option("--mask-lr", "X", "Learning rate of the masks.", MASKS)]
 MaskOptimizerOption = Annotated[
     str | None, _option("--mask-optimizer", "adam|...", "Optimiser of the masks.", MASKS)
@@ -125,6 +140,10 @@ MaskInitOption = Annotated[
     _option(
         "--mask-init", "weight|activation|weight-activation|taylor|constant", "Where masks begin.", MASKS
     ),
+]
+InitFromOption = Annotated[
+    str | None,
+    _option("--init-from", "reconstruct", "Masks begin with what this method decides untrained.", MASKS),
 ]
 BudgetAnnealOption = Annotated[
     float | None,

@@ -262,8 +262,8 @@ def test_files(net: nn.Module, x: Tensor, tmp_path: Path) -> None:
 
 
 DOORS = (
-    "resnet20", "resnet18", "vgg16", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet", "bisenet_v2", "yolov5_raw",
-    "vit", "swin",
+    "resnet20", "resnet18", "vgg16", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet",
+    "bisenet_v2", "yolov5_raw", "vit", "swin",
 )  # fmt: skip
 
 

@@ -336,7 +336,9 @@ def test_one_round_without_training_is_the_criterion(method: str, structure: str
     words: dict[str, Any] = {"channel": {"sparsity": 0.5}, "block": BLOCKS, "nm": {}}[structure]
     words = {**words, "structure": structure}
     if structure not in all_criteria()[method].structures or method == "bn-scale":
-        with pytest.raises(OptionError, match=r"does not serve|needs BatchNormalization|bn-scale"):
+        with pytest.raises(
+            OptionError, match=r"does not serve|needs BatchNormalization|bn-scale|scores whole channels"
+        ):
             graphprune.prune(RESNET, method=method, **{**words, "structure": "nm", "sparsity": None})
         return
     direct = graphprune.prune(RESNET, method=method, **words)

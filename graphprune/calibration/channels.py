@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from graphprune.allocation import WITH_INPUTS
 from graphprune.budget import Decision, decide
+from graphprune.calibration.candidates import candidate
 from graphprune.calibration.effort import effort_for
 from graphprune.calibration.pairs import channel_pairs
 from graphprune.calibration.refit import Fitting, refit
@@ -21,7 +22,7 @@ from graphprune.edits import Kept
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Value
 from graphprune.records import Slice
-from graphprune.surgery import apply, changed_slices, sliced
+from graphprune.surgery import changed_slices, sliced
 from graphprune.writeback import with_tensors
 
 RATE_DISTORTION, COSINE = WITH_INPUTS
@@ -64,20 +65,21 @@ def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
 
 
 def compensated(
-    statistics: Statistics, alive: np.ndarray, kind: str, student: ir.Model | None = None
+    statistics: Statistics, alive: np.ndarray, kind: str, trained: Mapping[str, np.ndarray] | None = None
 ) -> ir.Model:
     """The model with what its kept channels get (``kind``: see ``refit``), in the original's shapes.
 
-    ``student``: the same nodes with weights that have been trained since; these are fitted then, still to what
-    ``statistics.model`` computes.
+    ``trained``: tensors that have other numbers by now; these are fitted then, still to what ``statistics.model``
+    computes.
     """
-    model = statistics.model if student is None else student
+    arrays = dict(trained or {})
+    model = with_tensors(statistics.model, arrays) if arrays else statistics.model
     if kind == "none":
         return model
     analysis = statistics.analysis
     coupling = analysis.coupling
     kept = coupling.kept(alive)
-    small = apply(model, coupling, alive).model
+    small = candidate(statistics.model, analysis, alive, arrays)
     shapes = {v.name: v.shape for v in analysis.graph.inputs if v.shape is not None}
     graph = build_graph(small, shapes)
     found = refit(
@@ -91,7 +93,7 @@ def compensated(
         statistics.progress,
     )
     slices = {v.name: s for v, s in changed_slices(coupling, kept).items()}
-    whole = analysis.graph if student is None else build_graph(student, shapes)
+    whole = build_graph(model, shapes) if arrays else analysis.graph
     return with_tensors(model, scattered(whole, slices, kept, found))
 
 

@@ -32,18 +32,21 @@ def importance(statistics: Statistics, score: WeightScore) -> dict[str, np.ndarr
 
 
 def compensated_weights(
-    statistics: Statistics, masks: Mapping[str, np.ndarray], kind: str, student: ir.Model | None = None
+    statistics: Statistics,
+    masks: Mapping[str, np.ndarray],
+    kind: str,
+    trained: Mapping[str, np.ndarray] | None = None,
 ) -> ir.Model:
     """The model with what its kept weights get; ``masks``: weight name -> bool of its shape.
 
-    ``student``: see ``channels.compensated``.
+    ``trained``: see ``channels.compensated``.
     """
-    model = statistics.model if student is None else student
+    model = with_tensors(statistics.model, trained) if trained else statistics.model
     if kind == "none":
         return model
     graph = statistics.analysis.graph
     shapes = {v.name: v.shape for v in graph.inputs if v.shape is not None}
-    whole = graph if student is None else build_graph(student, shapes)
+    whole = build_graph(model, shapes) if trained else graph
     masked = with_tensors(model, {n: np.where(m, whole.values[n].array(), 0) for n, m in masks.items()})
     zeroed = build_graph(masked, shapes)
     found = refit(

@@ -22,6 +22,8 @@ from graphprune.writing import write_text
 
 OPTIMIZERS = ("adam", "adamw", "muon", "rmsprop", "sgd")
 LOSSES = ("cross-entropy", "distill", "mse")
+INIT_FROM = ("reconstruct",)
+TRAINABLE = ("all", "biases-and-norms")
 MASK_INITS = ("activation", "constant", "taylor", "weight", "weight-activation")
 
 Check = Callable[[Any], str | None]
@@ -99,6 +101,11 @@ class Recipe:
     temp_schedule: str = _setting("exp", "how the temperature falls", _one_of(*TEMPERATURES))
     mask_every: int = _setting(1, "update the masks every so many steps", _FROM_ONE)
     mask_init: str = _setting("weight", "what the masks start from", _one_of(*MASK_INITS))
+    init_from: str = _setting(
+        "",
+        "reconstruct: masks start from the decision that this method makes without training",
+        lambda value: _one_of(*INIT_FROM)(value) if value else None,
+    )
     budget_anneal: float | None = _setting(
         None, "share of the search in which the budget falls to its target; 0: at once, as published", _SHARE
     )
@@ -106,6 +113,12 @@ class Recipe:
         None, "last share of the search, with whole units only; 0: as published", _SHARE
     )
     rounds: int | None = _setting(None, "prune in so many rounds, training between them", _FROM_ONE)
+    refit: bool = _setting(
+        False, "once masks are fixed, fit kept weights to the original's activations by least squares"
+    )
+    trainable: str = _setting(
+        "all", "what trains once masks are fixed: all, or biases-and-norms", _one_of(*TRAINABLE)
+    )
     loss: str = _setting(
         "distill",
         "distill (from the original model), cross-entropy, mse, or python:package.module:function",

@@ -26,10 +26,12 @@ from graphprune.plan import Plan
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import temperature
 from graphprune.results import PruneResult
+from graphprune.running import Feed
 from graphprune.search.comparing import compare_module
 from graphprune.search.initial import Inputs
 from graphprune.search.masking import Masking
 from graphprune.search.momentum import Stateful, forget_momentum
+from graphprune.search.reconstructing import check_start
 from graphprune.search.scoring import Sample
 from graphprune.search.starting import score, start
 from graphprune.search.structures import Structure, structure_of
@@ -80,11 +82,14 @@ class Search:
         self.max_steps, self.steps = max_steps, 0
         self.samples: Callable[[], list[Sample]] = list
         """Batches for what looks at data; asked again in every round."""
+        self.feeds: Callable[[], list[Feed]] = list
+        """Inputs for what needs no gradients (module ``reconstructing``); where there are none, ``samples`` serve."""
         self.curves: dict[str, list[float]] = {}
         """What the method leaves to be plotted."""
         if structure not in self.method.structures:
             known = ", ".join(self.method.structures)
             raise OptionError(f"--method {method} does not serve --structure {structure}: it is for {known}")
+        check_start(recipe.init_from, self.method, structure)
         budget = {"sparsity": sparsity, "params": params, "macs": macs}
         self.source: Model = load(model, example_inputs)
         shapes = options.pop("input_shapes", None)

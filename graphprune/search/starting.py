@@ -10,6 +10,7 @@ import torch
 
 from graphprune.errors import OptionError
 from graphprune.search.initial import Inputs, initial_logits, input_norms, needs_data, unit_scores
+from graphprune.search.reconstructing import start_scores
 from graphprune.search.scoring import Scoring
 from graphprune.search.unit_masking import UnitMasking
 
@@ -59,7 +60,10 @@ def _logits(search: Search, masking: UnitMasking) -> np.ndarray:
     begin, seed = search.method.start, search.structure.options.seed
     if begin is not None:
         return initial_logits(np.full(masking.units.size, begin), relative=False, seed=seed)
-    scores = _importance(search, masking)
+    if search.recipe.init_from:
+        scores = start_scores(search)
+    else:
+        scores = _importance(search, masking)
     return initial_logits(scores, relative=search.recipe.temp_unit == "std", seed=seed)
 
 

@@ -9,8 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.calibration.channels import compensated, decide_channels
+from graphprune.calibration.criteria.obs import obs, obs_weights
+from graphprune.calibration.statistics import Statistics
+from graphprune.calibration.weights import compensated_weights, importance
 from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.criteria import Criterion, block_scores, channel_scores, weight_scores
+from graphprune.errors import OptionError
 from graphprune.frontends.onnx import build_graph
 from graphprune.fx.importer import Imported
 from graphprune.graph import Value
@@ -24,6 +29,7 @@ from graphprune.search.channels import ChannelUnits
 from graphprune.search.masking import Masking
 from graphprune.search.row_masking import RowMasking
 from graphprune.search.unit_masking import UnitMasking
+from graphprune.search.units import Units
 from graphprune.zeroing import zero_weights
 
 
@@ -45,6 +51,15 @@ class Structure(Protocol):
 
     def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
         """What a criterion says of every unit of ``weighted``, float ``[size]``. Raises OptionError."""
+
+    def refitted(self, statistics: Statistics, trained: Mapping[str, np.ndarray]) -> ir.Model:
+        """The source with ``trained`` tensors, those that the hard decision keeps fitted to what it computes."""
+
+    def reconstructed(self, statistics: Statistics) -> np.ndarray:
+        """What ``--method reconstruct`` says of the source, the kept highest: float ``[units]``.
+
+        Channels are decided under the allocation of ``statistics``. Raises OptionError, BudgetError.
+        """
 
 
 @dataclass(eq=False)
@@ -69,6 +84,21 @@ class ChannelStructure:
         analysis = analyze(weighted, self.source.name, self.options, self.source.notes)
         scores = channel_scores(analysis.groups, criterion, np.random.default_rng(self.options.seed))
         return np.asarray(analysis.coupling.grids.spread(scores)[self.masking.units.slots])
+
+    def refitted(self, statistics: Statistics, trained: Mapping[str, np.ndarray]) -> ir.Model:
+        """By channels that stay."""
+        assert self.masking.hard is not None
+        return compensated(statistics, self.masking.hard.decision.alive, "lstsq", trained)
+
+    def reconstructed(self, statistics: Statistics) -> np.ndarray:
+        """Ranks: units that its decision removes first, then those that it keeps, each by their score.
+
+        Raises BudgetError.
+        """
+        units = self.masking.units
+        scores = obs(statistics)
+        keep = decide_channels(statistics, scores).alive[units.slots]
+        return ranks_of(units, keep, scores[units.slots])
 
 
 @dataclass(eq=False)
@@ -96,6 +126,23 @@ class BlockStructure:
         blocking = blocking_of(build_graph(weighted, self.options.input_shapes), self.options)
         return block_scores(blocking, criterion, np.random.default_rng(self.options.seed))
 
+    def refitted(self, statistics: Statistics, trained: Mapping[str, np.ndarray]) -> ir.Model:
+        """By blocks that stay."""
+        assert self.masking.hard is not None
+        masks = self.units.blocking.masks(self.masking.hard.keep)
+        return compensated_weights(statistics, masks, "lstsq", trained)
+
+    def reconstructed(self, statistics: Statistics) -> np.ndarray:
+        """Roots of the mean squares of the weights' importance; magnitudes where nothing was measured."""
+        blocking = self.units.blocking
+        found = importance(statistics, obs_weights)
+        scores = self.units.scores(Value.array)
+        for b in blocking.blocked:
+            if b.weight.value.name in found:
+                squares = np.square(found[b.weight.value.name], dtype=np.float64)
+                scores[b.own] = np.sqrt(b.sums(squares) / b.sizes())
+        return scores
+
 
 @dataclass(eq=False)
 class RowStructure:
@@ -119,6 +166,33 @@ class RowStructure:
         found = rows_of(build_graph(weighted, self.options.input_shapes), self.options)
         arrays = [np.asarray(r.weight.value.array(), np.float32) for r in found]
         return np.concatenate([weight_scores(a, criterion, rng).reshape(-1) for a in arrays])
+
+    def refitted(self, statistics: Statistics, trained: Mapping[str, np.ndarray]) -> ir.Model:
+        """By weights that stay."""
+        assert self.masking.hard is not None
+        return compensated_weights(statistics, self.masking.hard.decision, "lstsq", trained)
+
+    def reconstructed(self, statistics: Statistics) -> np.ndarray:
+        """Raises OptionError: masks of N:M groups start from their weights."""
+        raise OptionError("--init-from is for --structure channel and block: leave it out for nm")
+
+
+def ranks_of(units: Units, keep: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Float ``[units]`` that harden to ``keep``: by ``scores``, with a gap of 1 % of the units before the kept ones.
+
+    The gap is for the noise that tells equal logits apart. A decision may end with a step that goes beyond the
+    budget; the layer that it is of then comes last among the removed.
+    """
+    first = None
+    for last in (-1, *np.unique(units.layers[~keep])):
+        ranks = np.empty(units.size)
+        ranks[np.lexsort((scores, units.layers == last, keep))] = np.arange(units.size)
+        ranks += keep * (1 + 0.01 * units.size)
+        first = ranks if first is None else first
+        if np.array_equal(units.harden(ranks).keep, keep):
+            return ranks
+    assert first is not None
+    return first
 
 
 def structure_of(

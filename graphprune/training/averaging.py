@@ -46,6 +46,13 @@ class Average:
                 average.copy_(value)
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again from the module's present values."""
+        self.steps = 0
+        for name, value in self._values().items():
+            self.averages[name].copy_(value)
+
+    @torch.no_grad()
     def copy_to_module(self) -> None:
         """Put the averages into the module, for good."""
         for name, value in self._values().items():

@@ -15,12 +15,17 @@ import torch
 from torch import nn
 
 from graphprune.budget import Budget
+from graphprune.calibration.inputs import BATCH_SIZE, SAMPLES, feeds_of
 from graphprune.contractions import depthwise_weights, output_weights
+from graphprune.data.inputs import input_specs
 from graphprune.data.samples import Source
 from graphprune.errors import Interrupted, OptionError, TrainingError
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
 from graphprune.recipes.training import Progress
+from graphprune.running import Feed
+from graphprune.search.momentum import forget_momentum
+from graphprune.search.reconstructing import refit
 from graphprune.search.scoring import Sample
 from graphprune.search.search import Search
 from graphprune.training.augment import draw, move, move_labels
@@ -31,6 +36,7 @@ from graphprune.training.devices import Devices
 from graphprune.training.losses import Loss
 from graphprune.training.optimisers import Optimizer, build_optimizer
 from graphprune.training.phases import SEARCH, Phases
+from graphprune.training.recovery import check_refit, freeze, trainable
 from graphprune.training.teacher import Outputs, Teacher
 
 _INITIAL_BATCHES = 4
@@ -65,7 +71,7 @@ class Training:
         self.on_step, self.on_hard = on_step, on_hard
         self.step = self.epoch = self.used = 0
         """Steps done, the epoch of the data that comes next, and its batches already used."""
-        search.samples = self._first_batches
+        search.samples, search.feeds = self._first_batches, self._feeds
         self.notes: dict[str, Any] = {}
         """Plain data that checkpoints carry along (metrics measured so far)."""
         self.module = search.module
@@ -73,6 +79,10 @@ class Training:
         self.teacher = Teacher(search.original, self._forward)
         graph = search.imported.graph
         self.weights = search.weights()
+        self.trainable = trainable(recipe.trainable, self.weights, graph)
+        """What trains once the masks are fixed."""
+        if recipe.refit:
+            check_refit(graph)
         self.optimizer = build_optimizer(
             recipe.optimizer,
             self.weights.items(),
@@ -182,13 +192,28 @@ class Training:
             search.begin()
             self._parallel = None
         if self.step >= phases.search_end and "hard" not in self.notes:
-            self.notes["hard"] = search.harden()
+            achieved = search.harden()
+            if self.recipe.refit:
+                self._refit()
+            self.notes["hard"] = achieved
+            freeze(self.weights, self.trainable)
             self._parallel = None
-            if not phases.finetune:
+            if not phases.finetune and not self.recipe.refit:
                 self._renew_statistics()
             if self.on_hard is not None:
                 self.on_hard()
             self.module.train()
+
+    def _refit(self) -> None:
+        """Weights jump to their least-squares fit: momentum and averages are of the places where they were.
+
+        Second moments stay: gradients are about as large as before, and without them Adam's first steps would move
+        every weight by the whole learning rate.
+        """
+        refit(self.search)
+        forget_momentum(self.optimizer)
+        if self.average is not None:
+            self.average.restart()
 
     @torch.no_grad()
     def _renew_statistics(self) -> None:
@@ -278,6 +303,11 @@ class Training:
             for b in map(tensors, islice(batches, _INITIAL_BATCHES))
         ]
 
+    def _feeds(self) -> list[Feed]:
+        """For --init-from and --refit, the same on every rank and those that ``--method reconstruct`` takes."""
+        inputs = input_specs(self.search.source.ir)
+        return feeds_of(self.data, inputs, SAMPLES, BATCH_SIZE, self.recipe.seed)
+
     # -- trouble and checkpoints ------------------------------------------------------------------
 
     def _diverged(self, value: float) -> str:
@@ -335,6 +365,8 @@ class Training:
         torch.set_rng_state(state["random"])
         self.generator.set_state(state["generator"])
         self.notes = dict(state["notes"])
+        if "hard" in self.notes:
+            freeze(self.weights, self.trainable)
 
 
 _IDENTITY = frozenset(vars(Recipe()).keys()) - {"device", "threads", "checkpoint_minutes"}

@@ -23,6 +23,7 @@ from graphprune.training.loop import Training
 from graphprune.training.losses import find_loss
 from graphprune.training.metrics import find_metric
 from graphprune.training.phases import phases_of
+from graphprune.training.recovery import training_share
 
 BEFORE, HARDENED, FINETUNED = "before", "after hardening", "after fine-tuning"
 
@@ -86,6 +87,8 @@ class _Run:
             on_step=None if self.watcher is None else self.watcher.step,
             on_hard=lambda: self._measure(HARDENED),
         )
+        if self.recipe.trainable != "all" and self.watcher is not None:
+            self.watcher.note(training_share(training.weights, training.trainable, self.recipe.trainable))
         if self.options.resume:
             training.resume()
             self.metrics |= training.notes.get("metrics", {})

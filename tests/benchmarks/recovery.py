@@ -5,9 +5,9 @@
     python -m tests.benchmarks.recovery --validate --results FILE
 
 ResNet-20 on CIFAR-10, channels at 50 % (not aligned), unlabelled training images, the original network as the
-teacher, recipe ``smart`` with few epochs: 2 of search and 2 of fine-tuning, or the same 4 for a network that
-``reconstruct`` has pruned (a search of one step, which moves nothing, then the refit). Accuracy on test images, the
-first ``--measured`` of them; ``--validate`` measures on other training images. A row is one line of
+teacher, recipe ``smart`` with few epochs: ``--epochs`` of search and as many of fine-tuning, or all of them for a
+network that ``reconstruct`` has pruned (a search of one step, which moves next to nothing, then the refit). Accuracy on
+test images, the first ``--measured`` of them; ``--validate`` measures on other training images. A row is one line of
 results/recovery.jsonl and is not run again.
 """
 
@@ -33,7 +33,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "recovery.jsonl"
 TABLE = RESULTS.with_name("recovery.md")
 MODEL = ROOT / "sample_models" / "resnet20_cifar10.onnx"
 BOTH = ['init-from="reconstruct"', "refit=true"]
-NO_SEARCH = [*BOTH, "search-epochs=0.01", "finetune-epochs=4", "mask-lr=1e-9", "snap=0", "budget-anneal=0"]
+NO_SEARCH = [*BOTH, "search-epochs=0.01", "mask-lr=1e-9", "snap=0", "budget-anneal=0"]
 ARMS: dict[str, list[str] | None] = {
     "smart": [],
     "smart, init-from": BOTH[:1],
@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--epochs", type=int, default=2, help="of search, and of fine-tuning")
     parser.add_argument("--measured", type=int, default=10_000, help="images to measure on")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--validate", action="store_true")
@@ -68,6 +69,7 @@ def main() -> None:
                     "seed": seed,
                     "images": asked.images,
                     "measured": asked.measured,
+                    "epochs": asked.epochs,
                     "measured_on": "validation" if asked.validate else "test",
                     "set": ARMS[arm],
                 }
@@ -98,7 +100,10 @@ def run(key: dict[str, Any], data: tuple[Path, Path]) -> dict[str, Any]:
         result = graphprune.prune(MODEL, method="reconstruct", data=data[0], samples=256, **common)
         metrics = {"after hardening": accuracy(result, data[1])}
     else:
-        recipe = recipe_of({"recipe": "smart", "set": ["search-epochs=2", "finetune-epochs=2", *key["set"]]})
+        epochs = key["epochs"]
+        after = 2 * epochs if NO_SEARCH[-1] in key["set"] else epochs
+        changes = [f"search-epochs={epochs}", f"finetune-epochs={after}", *key["set"]]
+        recipe = recipe_of({"recipe": "smart", "set": changes})
         watch = Watch({"model": key["arm"], "sparsity": 0.5, "recipe": "smart", "seed": key["seed"]})
         options = TrainingOptions(
             str(data[0]), replace(recipe, device="cpu"), eval_data=str(data[1]), watcher=watch
@@ -124,21 +129,28 @@ def table(found: list[dict[str, Any]]) -> str:
     lines = [
         "Accuracy in %, mean over seeds. Written by `python -m tests.benchmarks.recovery --table` from recovery.jsonl.",
         "",
-        "| arm | training images | test images | seeds | after hardening | after training | seconds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| arm | training images | epochs | test images | seeds | after hardening | after training | seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for arm in ARMS:
         own = [r for r in found if r["arm"] == arm]
-        for sizes in sorted({(r["images"], r["measured"]) for r in own}):
-            members = [r for r in own if (r["images"], r["measured"]) == sizes]
+        for sizes in sorted({size_of(r) for r in own}):
+            members = [r for r in own if size_of(r) == sizes]
+            count, epochs, measured = sizes
             cells = [mean(members, k) for k in ("after hardening", "after fine-tuning")]
             seconds = sum(m["seconds"] for m in members) / len(members)
             lines.append(
-                f"| {arm} | {sizes[0]:,} | {sizes[1]:,} | {len(members)} | {cells[0]} | {cells[1]} | {seconds:.0f} |"
+                f"| {arm} | {count:,} | {2 * epochs} | {measured:,} | {len(members)} | {cells[0]} | {cells[1]} "
+                f"| {seconds:.0f} |"
             )
     before = [r["before"] for r in found if "before" in r]
     lines += ["", f"Before pruning: {100 * before[0]:.2f} %." if before else "No trained row yet."]
     return "\n".join(lines) + "\n"
+
+
+def size_of(row: dict[str, Any]) -> tuple[int, int, int]:
+    """Training images, epochs of a phase, images measured on."""
+    return row["images"], row["epochs"], row["measured"]
 
 
 def mean(members: list[dict[str, Any]], when: str) -> str:
