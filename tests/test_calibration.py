@@ -444,14 +444,33 @@ def test_blocks_need_a_criterion_of_weights(images: tuple[np.ndarray, np.ndarray
 # -- the calls of users -------------------------------------------------------------------------------------------
 
 
-def test_the_default_with_data_is_reconstruct(images: tuple[np.ndarray, np.ndarray]) -> None:
-    feeds = batched({"input": images[0][:64]}, 32)
-    result = graphprune.prune(RESNET, sparsity=0.2, data=feeds)
+def small_network() -> tuple[object, np.ndarray]:
+    """Four convolutions, one of them on a shortcut, and inputs."""
+    rng = RNG(12)
+    weights = {
+        "a": rng.normal(size=(16, 3, 3, 3)), "b": rng.normal(size=(24, 16, 3, 3)), "c": rng.normal(size=(16, 24, 1, 1)),
+        "d": rng.normal(size=(8, 16, 3, 3)),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["h"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Conv", ["r", "b"], ["i"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["i"], ["s"]),
+        helper.make_node("Conv", ["s", "c"], ["j"]), helper.make_node("Add", ["j", "r"], ["t"]),
+        helper.make_node("Relu", ["t"], ["u"]), helper.make_node("Conv", ["u", "d"], ["y"]),
+    ]  # fmt: skip
+    return onnx_model(nodes, weights, ("n", 3, 8, 8)), rng.normal(size=(64, 3, 8, 8)).astype(np.float32)
+
+
+def test_the_default_with_data_is_reconstruct() -> None:
+    model, x = small_network()
+    feeds = batched({"x": x}, 32)
+    result = graphprune.prune(model, sparsity=0.2, data=feeds)
     assert result.plan.method == "reconstruct"
     assert result.plan.calibration == {
         "samples": 64, "compensate": "lstsq", "allocation": "rate-distortion"
     }  # fmt: skip
-    assert graphprune.prune(RESNET, sparsity=0.2).plan.method == "magnitude"
+    again = graphprune.prune(model, sparsity=0.2, data=feeds)
+    assert again.model.to_onnx().SerializeToString() == result.model.to_onnx().SerializeToString()
+    assert graphprune.prune(model, sparsity=0.2).plan.method == "magnitude"
 
 
 def test_without_data_inputs_are_noise(images: tuple[np.ndarray, np.ndarray]) -> None:
@@ -463,13 +482,13 @@ def test_without_data_inputs_are_noise(images: tuple[np.ndarray, np.ndarray]) ->
 
 @pytest.mark.parametrize("allocation", ["uniform", "erk", "cosine", "rate-distortion"])
 @pytest.mark.parametrize("budget", ["params", "macs"])
-def test_allocations_and_budgets(allocation: str, budget: str, images: tuple[np.ndarray, np.ndarray]) -> None:
+def test_allocations_and_budgets(allocation: str, budget: str) -> None:
+    model, x = small_network()
     result = graphprune.prune(
-        RESNET, method="wanda", allocation=allocation, data=[{"input": images[0][:16]}], multiple_of=1,
-        **{budget: 0.4},
-    )  # fmt: skip
+        model, method="wanda", allocation=allocation, data=[{"x": x}], multiple_of=1, **{budget: 0.4}
+    )
     assert result.fidelity.holds
-    assert result.plan.budget["achieved"] == pytest.approx(0.4, abs=0.01)
+    assert result.plan.budget["achieved"] == pytest.approx(0.4, abs=0.03)
 
 
 def test_the_cosine_allocation_spares_blocks_that_turn_more(images: tuple[np.ndarray, np.ndarray]) -> None:
