@@ -110,5 +110,5 @@ def advice(values: Mapping[str, Any], result: PruneResult) -> list[str]:
         return []
     return [
         f"without data about {100 * SAFE:.0f} % of the channels is safe to remove; with --data and 256 unlabelled "
-        "inputs, half a minute of --method reconstruct keeps far more of the accuracy (README, Without training)"
+        "inputs, half a minute of --method reconstruct keeps far more (ResNet-20 at 30 %: 79 % right instead of 23)"
     ]

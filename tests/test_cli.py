@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from conftest import Run, small_network
@@ -525,3 +526,58 @@ def test_a_closed_pipe_is_no_traceback(model_file: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_prune_says_what_inputs_would_buy(run: Run, model_file: Path, tmp_path: Path) -> None:
+    code, _, err = run("prune", model_file, "--sparsity", "0.3", "-o", tmp_path / "a.onnx")
+    assert code == 0
+    assert "with --data and 256 unlabelled inputs" in " ".join(err.split())
+    code, _, err = run("prune", model_file, "--sparsity", "0.05", "-o", tmp_path / "b.onnx")
+    assert code == 0
+    assert "unlabelled" not in err
+
+
+def test_prune_with_data_and_no_training(run: Run, model_file: Path, tmp_path: Path) -> None:
+    value = graphprune.load(model_file).ir.graph.inputs[0]
+    shape = [d if isinstance(d, int) else 1 for d in value.shape]
+    np.savez(
+        tmp_path / "x.npz", **{value.name: np.random.default_rng(0).normal(size=(24, *shape[1:])).astype("f")}
+    )
+    code, out, err = run(
+        "prune",
+        model_file,
+        "--sparsity",
+        "0.3",
+        "--data",
+        tmp_path / "x.npz",
+        "--samples",
+        "16",
+        "-o",
+        tmp_path / "a.onnx",
+    )
+    assert code == 0, err
+    assert "reconstruct (channel)" in out
+    plan = json.loads((tmp_path / "a.plan.json").read_text())
+    assert plan["calibration"]["samples"] == 16
+    assert not (tmp_path / "a.recipe.toml").exists()
+    for words, sentence in (
+        (("--method", "wanda", "--finetune-epochs", "1"), "--method wanda does not train"),
+        (("--compensate", "bias", "--lr", "1e-3"), "--compensate does not train"),
+        (("--method", "smart", "--compensate", "bias"), "method smart trains"),
+    ):
+        code, _, err = run(
+            "prune",
+            model_file,
+            "--sparsity",
+            "0.3",
+            "--data",
+            tmp_path / "x.npz",
+            *words,
+            "-o",
+            tmp_path / "c.onnx",
+        )
+        assert code == 2
+        assert sentence in " ".join(err.split())
+    code, _, err = run("prune", model_file, "--sparsity", "0.3", "--samples", "9", "-o", tmp_path / "c.onnx")
+    assert code == 2
+    assert "--samples goes with a method that looks at inputs" in " ".join(err.split())
