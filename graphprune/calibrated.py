@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from graphprune.allocation import WITH_INPUTS
 from graphprune.calibration.channels import compensated, decide_channels
-from graphprune.calibration.collect import Progress, batch_size, silent
+from graphprune.calibration.collect import Progress, batch_size, batched, silent
 from graphprune.calibration.criteria import all_data_criteria, find_data_criterion
 from graphprune.calibration.effort import samples_for
 from graphprune.calibration.inputs import BATCH_SIZE, Data, calibration_feeds, random_feeds
@@ -31,6 +31,9 @@ from graphprune.results import PruneResult
 from graphprune.rows import plan_fields
 from graphprune.running import Feed
 from graphprune.zeroing import zero_weights
+
+BATCH_BYTES = 1_000_000_000
+"""Of all activations of a batch."""
 
 NO_DATA = (
     "no data was given, so {method} looked at random noise: about 10 % of the channels is safe that way; 256 "
@@ -76,9 +79,20 @@ def prune_seen(
     else:
         batches = calibration_feeds(data, model.ir, count, seed=seed)
         options = replace(options, input_shapes=_shapes_of(model.ir, batches, options.input_shapes))
+    batches = _small_batches(model, options, batches)
     pruned = prune_calibrated(model, options, batches, compensate=compensate, progress=progress or silent)
     result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
     return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+
+
+def _small_batches(model: Model, options: PruneOptions, batches: Sequence[Feed]) -> list[Feed]:
+    """Batches whose activations take at most BATCH_BYTES together, where the model takes batches of any size."""
+    if any(v.shape is None or not len(v.shape) or isinstance(v.shape[0], int) for v in model.ir.graph.inputs):
+        return list(batches)
+    graph = build_graph(model.ir, options.input_shapes)
+    each = 4 * sum(v.size for v in graph.values.values() if not v.constant)
+    size = max(1, BATCH_BYTES // max(each, 1))
+    return [part for feed in batches for part in (batched(feed, size) if batch_size(feed) > size else [feed])]
 
 
 def _shapes_of(
