@@ -9,9 +9,8 @@ from . import training_options as training
 from .watching import Watching
 
 if TYPE_CHECKING:
-    import onnx_ir
-
     from graphprune import Model, PruneResult
+    from graphprune.calibration.inputs import Reading
 
 _TRAINING = (
     *("recipe", "resume", "loss", "distill_temp", "pretrain_epochs", "warmup_epochs", "warmup_steps"),
@@ -31,7 +30,6 @@ def trains(values: Mapping[str, Any]) -> bool:
     """Whether a call asks for training. Raises OptionError for flags that contradict one another."""
     from graphprune.calibration.criteria import all_data_criteria
     from graphprune.errors import OptionError
-    from graphprune.methods import all_trained
 
     method = values["method"]
     flags = [name for name in _TRAINING if values[name]]
@@ -49,10 +47,10 @@ def trains(values: Mapping[str, Any]) -> bool:
                 f"--{flags[0].replace('_', '-')} goes with a method that trains: give --data too"
             )
         return False
-    return bool(flags) or method is not None or method in all_trained()
+    return bool(flags) or method is not None
 
 
-def words(values: Mapping[str, Any], model: onnx_ir.Model, watching: Watching) -> dict[str, Any]:
+def words(values: Mapping[str, Any], watching: Watching) -> dict[str, Any]:
     """What api.prune is told besides. Raises OptionError, DataError."""
     from graphprune.errors import OptionError
 
@@ -63,17 +61,8 @@ def words(values: Mapping[str, Any], model: onnx_ir.Model, watching: Watching) -
                     f"--{name.replace('_', '-')} goes with a method that looks at inputs: give --data too"
                 )
         return {"compensate": values["compensate"], "progress": watching.count}
-    from graphprune.calibration.inputs import Reading
-
-    reading = Reading(
-        values["data"],
-        batch_size=values["batch_size"],
-        resize=training.size(values["resize"]),
-        mean=training.numbers(values["mean"], "--mean"),
-        std=training.numbers(values["std"], "--std"),
-    )
     return {
-        "data": reading,
+        "data": _reading(values, values["data"]),
         "samples": values["samples"],
         "compensate": values["compensate"],
         "progress": watching.count,
@@ -83,22 +72,28 @@ def words(values: Mapping[str, Any], model: onnx_ir.Model, watching: Watching) -
 def metrics(values: Mapping[str, Any], before: Model, result: PruneResult) -> dict[str, float]:
     """The metric on --eval-data, before and after. Raises OptionError, DataError."""
     from graphprune.calibration.evaluating import accuracy
-    from graphprune.calibration.inputs import Reading
     from graphprune.errors import OptionError
 
     if values["eval"] not in (None, "accuracy"):
         raise OptionError(f"--eval {values['eval']} is for methods that train; without training: accuracy")
-    reading = Reading(
-        values["eval_data"],
+    reading = _reading(values, values["eval_data"])
+    return {
+        "accuracy before": accuracy(before.ir, reading),
+        "accuracy after": accuracy(result.model.ir, reading),
+    }
+
+
+def _reading(values: Mapping[str, Any], data: str) -> Reading:
+    """``data``, read as the flags say. Raises OptionError."""
+    from graphprune.calibration.inputs import Reading
+
+    return Reading(
+        data,
         batch_size=values["batch_size"],
         resize=training.size(values["resize"]),
         mean=training.numbers(values["mean"], "--mean"),
         std=training.numbers(values["std"], "--std"),
     )
-    return {
-        "accuracy before": accuracy(before.ir, reading),
-        "accuracy after": accuracy(result.model.ir, reading),
-    }
 
 
 def advice(values: Mapping[str, Any], result: PruneResult) -> list[str]:

@@ -146,7 +146,7 @@ def prune(
         opened, words["input_shapes"] = sources.open_model(model, values["input_shape"])
         loaded = api.load(opened)
         if not trained:
-            words |= calibrating.words(values, loaded.ir, watching)
+            words |= calibrating.words(values, watching)
         result = api.prune(loaded, **words, training=told)
         if not trained and values["eval_data"] is not None:
             result.metrics.update(calibrating.metrics(values, loaded, result))
