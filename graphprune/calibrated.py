@@ -17,7 +17,7 @@ from graphprune.calibration.effort import samples_for
 from graphprune.calibration.inputs import BATCH_SIZE, Data, calibration_feeds, random_feeds
 from graphprune.calibration.refit import check_kind
 from graphprune.calibration.statistics import Statistics
-from graphprune.calibration.weights import compensated_weights, importance
+from graphprune.calibration.weights import block_importance, compensated_weights, importance
 from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.criteria import all_criteria, block_scores, channel_scores, find_criterion, weight_scores
 from graphprune.errors import DataError, OptionError
@@ -195,11 +195,7 @@ def _weights(
     graph = build_graph(source.ir, options.input_shapes)
     if options.structure == "block":
         blocking = blocking_of(graph, options)
-        scores = block_scores(blocking, criterion, rng)
-        for b in blocking.blocked:
-            if b.weight.value.name in found:
-                squares = np.square(found[b.weight.value.name], dtype=np.float64)
-                scores[b.own] = np.sqrt(b.sums(squares) / b.sizes())
+        scores = block_scores(blocking, criterion, rng) if data is None else block_importance(blocking, found)
         keep = blocking.choose(scores)
         masks, fields = blocking.masks(keep), blocking.plan_fields(keep)
         achieved, dense = blocking.achieved(keep), blocking.dense

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.blocking import Blocking
 from graphprune.calibration.criteria.registry import WeightScore
 from graphprune.calibration.pairs import weight_pairs
 from graphprune.calibration.refit import Fitting, refit
@@ -29,6 +30,11 @@ def importance(statistics: Statistics, score: WeightScore) -> dict[str, np.ndarr
         scores = score(view, view.matrix(array), moments, statistics.ridge)
         found[view.name] = view.tensor(scores / max(float(scores.mean()), 1e-30), array.shape)
     return found
+
+
+def block_importance(blocking: Blocking, found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Roots of the mean squares of ``importance``; magnitudes where nothing was measured: float ``[blocks]``."""
+    return blocking.scores(lambda value: found[value.name] if value.name in found else value.array())
 
 
 def compensated_weights(

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphprune.calibration.channels import compensated, decide_channels
 from graphprune.calibration.criteria.obs import obs, obs_weights
 from graphprune.calibration.statistics import Statistics
-from graphprune.calibration.weights import compensated_weights, importance
+from graphprune.calibration.weights import block_importance, compensated_weights, importance
 from graphprune.choosing import PruneOptions, requested_budget
 from graphprune.criteria import Criterion, block_scores, channel_scores, weight_scores
 from graphprune.errors import OptionError
@@ -134,14 +134,7 @@ class BlockStructure:
 
     def reconstructed(self, statistics: Statistics) -> np.ndarray:
         """Roots of the mean squares of the weights' importance; magnitudes where nothing was measured."""
-        blocking = self.units.blocking
-        found = importance(statistics, obs_weights)
-        scores = self.units.scores(Value.array)
-        for b in blocking.blocked:
-            if b.weight.value.name in found:
-                squares = np.square(found[b.weight.value.name], dtype=np.float64)
-                scores[b.own] = np.sqrt(b.sums(squares) / b.sizes())
-        return scores
+        return block_importance(self.units.blocking, importance(statistics, obs_weights))
 
 
 @dataclass(eq=False)
