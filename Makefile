@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.graphprune-ready
 
-.PHONY: help setup demo test check bench compare clean
+.PHONY: help setup demo test test-slow check bench compare clean
 
 help:
-	@echo "make setup | demo | test | check | bench | compare | clean"
+	@echo "make setup | demo | test | test-slow | check | bench | compare | clean"
 
 setup: $(READY)
 
@@ -21,6 +21,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --ignore tests/benchmarks
+
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 -m slow --ignore tests/benchmarks
 
 check: setup
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from . import output
 from .analyze import analyze
+from .apply import apply
 from .check import check
 from .methods import methods
 from .prune import prune
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (analyze, check, methods, prune, rewrite, verify):
+for command in (analyze, apply, check, methods, prune, rewrite, verify):
     app.command()(command)
 
 

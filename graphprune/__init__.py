@@ -8,7 +8,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from graphprune.api import Model, PruneResult, TrainingOptions, analyze, load, prune, verify
+from graphprune.api import Model, PruneResult, TrainingOptions, analyze, apply, load, prune, verify
 from graphprune.errors import (
     BudgetError,
     ConversionError,
@@ -50,6 +50,7 @@ __all__ = [
     "TrainingOptions",
     "__version__",
     "analyze",
+    "apply",
     "check",
     "load",
     "load_blocks",

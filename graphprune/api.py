@@ -14,7 +14,7 @@ from graphprune.lookup import hint
 from graphprune.models import Model, load, sizes_by_name
 from graphprune.plan import Plan, plan_path
 from graphprune.recipes.training import TrainingOptions
-from graphprune.results import PruneResult
+from graphprune.results import PruneResult, result_of
 
 if TYPE_CHECKING:
     from graphprune.calibration.collect import Progress
@@ -191,7 +191,7 @@ def _way(
 
 def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
     """In one shot with numpy where a criterion and no data are given, else with PyTorch."""
-    from graphprune.choosing import PruneOptions, requested_budget
+    from graphprune.choosing import options_from
     from graphprune.criteria import all_criteria, find_criterion
     from graphprune.pruning import prune_channels
     from graphprune.weight_pruning import prune_weights
@@ -199,16 +199,12 @@ def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any]
     method = words["method"]
     if method not in all_criteria() or training is not None:
         return _train(model, training, words, seed)
-    given = dict(words)
-    budget = {kind: given.pop(kind) for kind in ("sparsity", "params", "macs")}
-    given.setdefault("allocation", find_criterion(method).allocation)
-    options = PruneOptions(requested_budget(words["structure"], words["nm"], budget), **given, seed=seed)
+    options = options_from(words, seed, find_criterion(method).allocation)
     if options.structure == "channel":
         pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
     else:
         pruned = prune_weights(model, options)
-    result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
-    return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+    return result_of(model, pruned)
 
 
 def _prune_branches(
@@ -221,18 +217,16 @@ def _prune_branches(
 ) -> PruneResult:
     from graphprune.branches.pruning import prune_branches
     from graphprune.calibration.inputs import SAMPLES, calibration_feeds
-    from graphprune.choosing import PruneOptions, requested_budget
+    from graphprune.choosing import options_from
 
     if training is not None:
         raise OptionError("structure branch does not train: give data, and train the result")
     if model.traced is not None:
         raise OptionError("structure branch takes an ONNX model: export the module to a file first")
-    budget = {kind: words.pop(kind) for kind in ("sparsity", "params", "macs")}
-    options = PruneOptions(requested_budget("branch", words["nm"], budget), **words, seed=seed)
+    options = options_from(words, seed)
     feeds = None if data is None else calibration_feeds(data, model.ir, samples or SAMPLES, seed=seed)
     pruned = prune_branches(model, options, feeds)
-    result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
-    return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, 0)
+    return result_of(model, pruned)
 
 
 def _train(source: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
@@ -265,6 +259,28 @@ def _train(source: Model, training: TrainingOptions | None, words: dict[str, Any
     return train(source, replace(training, recipe=replace(training.recipe, seed=seed)), **words)
 
 
+def apply(
+    source: Any,
+    plan: Plan | str | os.PathLike[str],
+    *,
+    sidecar: str | os.PathLike[str] | None = None,
+) -> PruneResult:
+    """Carry out a plan again on the model that it was made from, and prove the result.
+
+    With ``plan.weights == "original"`` the saved result is, byte for byte, the file that the plan was written with.
+    ``sidecar``: the ``.blocks.npz`` of an N:M plan; it defaults to the one beside the plan's file. Raises PlanError
+    where the plan was made from another model, its weights were trained or refitted, or it was changed.
+    """
+    from graphprune.applying import apply_plan, sidecar_of
+
+    model = load(source)
+    if isinstance(plan, Plan):
+        found, beside = plan, None
+    else:
+        found, beside = Plan.load(Path(plan)), sidecar_of(plan)
+    return result_of(model, apply_plan(model, found, beside if sidecar is None else Path(sidecar)))
+
+
 def verify(
     original: Any,
     pruned: Any,
@@ -290,4 +306,4 @@ def verify(
     return verify_models(first.ir, second.ir, found, input_shapes=sizes_by_name(input_shapes))
 
 
-__all__ = ["Model", "PruneResult", "TrainingOptions", "analyze", "load", "prune", "verify"]
+__all__ = ["Model", "PruneResult", "TrainingOptions", "analyze", "apply", "load", "prune", "verify"]

@@ -18,18 +18,17 @@ from graphprune.calibration.inputs import BATCH_SIZE, Data, calibration_feeds, r
 from graphprune.calibration.refit import check_kind
 from graphprune.calibration.statistics import Statistics
 from graphprune.calibration.weights import block_importance, compensated_weights, importance
-from graphprune.choosing import PruneOptions, requested_budget
-from graphprune.criteria import all_criteria, block_scores, channel_scores, find_criterion, weight_scores
+from graphprune.choosing import PruneOptions, options_from
+from graphprune.criteria import all_criteria, channel_scores, find_criterion
 from graphprune.errors import DataError, OptionError
 from graphprune.frontends.onnx import build_graph
 from graphprune.lookup import hint
 from graphprune.methods import all_trained
 from graphprune.models import Model
-from graphprune.patterning import blocking_of, rows_of
 from graphprune.pruning import Pruned, analyze, cut
-from graphprune.results import PruneResult
-from graphprune.rows import plan_fields
+from graphprune.results import PruneResult, result_of
 from graphprune.running import Feed
+from graphprune.weight_pruning import Scores, decide_weights, scores_of
 from graphprune.zeroing import zero_weights
 
 BATCH_BYTES = 1_000_000_000
@@ -67,11 +66,8 @@ def prune_seen(
         )
     if samples is not None and samples < 1:
         raise OptionError(f"--samples {samples}: give a number from 1")
-    given = dict(words)
-    budget = {kind: given.pop(kind) for kind in ("sparsity", "params", "macs")}
     criterion = data_criteria.get(method) or find_criterion(method)
-    given.setdefault("allocation", criterion.allocation)
-    options = PruneOptions(requested_budget(words["structure"], words["nm"], budget), **given, seed=seed)
+    options = options_from(words, seed, criterion.allocation)
     count = samples or samples_for(*_size(model, options))
     if data is None:
         batches = random_feeds(model.ir, build_graph(model.ir, options.input_shapes), count, BATCH_SIZE, seed)
@@ -81,8 +77,7 @@ def prune_seen(
         options = replace(options, input_shapes=_shapes_of(model.ir, batches, options.input_shapes))
     batches = _small_batches(model, options, batches)
     pruned = prune_calibrated(model, options, batches, compensate=compensate, progress=progress or silent)
-    result = Model(pruned.model, f"{model.name} (pruned)", None, list(model.notes))
-    return PruneResult(result, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)
+    return result_of(model, pruned)
 
 
 def _small_batches(model: Model, options: PruneOptions, batches: Sequence[Feed]) -> list[Feed]:
@@ -184,28 +179,24 @@ def _weights(
     # the analysis of channels reads the same values; its groups are not used
     analysis = analyze(source.ir, source.name, replace(options, structure="channel"), source.notes)
     statistics = Statistics(source.ir, analysis, options, batches, progress)
-    data = all_data_criteria().get(options.method)
-    if data is not None and data.weights is None:
+    criterion = all_data_criteria().get(options.method)
+    if criterion is None:
+        scores = scores_of(options)
+    elif criterion.weights is None:
         raise OptionError(
             f"--method {options.method} scores whole channels: with --structure {options.structure} use wanda or obs"
         )
-    found = {} if data is None or data.weights is None else importance(statistics, data.weights)
-    criterion = find_criterion("magnitude" if data is not None else options.method)
-    rng = np.random.default_rng(options.seed)
-    graph = build_graph(source.ir, options.input_shapes)
-    if options.structure == "block":
-        blocking = blocking_of(graph, options)
-        scores = block_scores(blocking, criterion, rng) if data is None else block_importance(blocking, found)
-        keep = blocking.choose(scores)
-        masks, fields = blocking.masks(keep), blocking.plan_fields(keep)
-        achieved, dense = blocking.achieved(keep), blocking.dense
     else:
-        rows = rows_of(graph, options)
-        arrays = {r.name: np.asarray(r.weight.value.array(), np.float32) for r in rows}
-        masks = {
-            r.name: r.choose(found.get(r.name, weight_scores(arrays[r.name], criterion, rng))) for r in rows
-        }
-        fields, dense = plan_fields(rows), []
-        achieved = 1 - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values())
-    weighted = compensated_weights(statistics, masks, kind)
-    return zero_weights(source, weighted, masks, fields, options, float(achieved), dense=dense)
+        scores = _measured(importance(statistics, criterion.weights), options)
+    decision = decide_weights(build_graph(source.ir, options.input_shapes), options, scores)
+    weighted = compensated_weights(statistics, decision.masks, kind)
+    return zero_weights(source, weighted, decision, options)
+
+
+def _measured(found: Mapping[str, np.ndarray], options: PruneOptions) -> Scores:
+    """Scores from what was measured; by magnitude where nothing was."""
+    plain = scores_of(replace(options, method="magnitude"))
+    return Scores(
+        lambda blocking: block_importance(blocking, found),
+        lambda name, array: found[name] if name in found else plain.weights(name, array),
+    )

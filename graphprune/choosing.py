@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from graphprune.groups import Group
 from graphprune.lookup import hint
 from graphprune.notation import STRUCTURES, parse_nm
 from graphprune.selection import Pool, build_pools
+
+BUDGETS = ("sparsity", "params", "macs")
+"""Kinds of budget; a call names one."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class PruneOptions:
             if not 0 <= ratio < 1:
                 raise OptionError(f"--ratio {pattern}={ratio:g}: give a share from 0 to below 1")
 
+    def reading(self) -> dict[str, Any]:
+        """What a plan says of how the original was read."""
+        shapes = {name: list(sizes) for name, sizes in self.input_shapes.items()}
+        return {"attention": self.attention, "allow_inexact": self.allow_inexact, "input_shapes": shapes}
+
 
 def requested_budget(structure: str, nm: str, given: Mapping[str, float | None]) -> Budget:
     """The one budget among ``given`` (sparsity, params, macs), as ``structure`` takes it.
@@ -86,6 +95,18 @@ def requested_budget(structure: str, nm: str, given: Mapping[str, float | None])
         raise OptionError("--structure block takes --sparsity: the share of the weights to zero")
     ((kind, requested),) = asked.items()
     return Budget(kind, requested)
+
+
+def options_from(words: Mapping[str, Any], seed: int, allocation: str | None = None) -> PruneOptions:
+    """From the words of ``api.prune``; ``allocation`` is that of the method, where the words name none.
+
+    Raises OptionError.
+    """
+    given = {k: v for k, v in words.items() if k not in BUDGETS}
+    if allocation is not None:
+        given.setdefault("allocation", allocation)
+    budget = requested_budget(words["structure"], words["nm"], {kind: words[kind] for kind in BUDGETS})
+    return PruneOptions(budget, **given, seed=seed)
 
 
 def movable(analysis: Analysis, options: PruneOptions) -> np.ndarray:

@@ -32,6 +32,16 @@ class Grids:
         alive[derived] = alive[self.parents[derived, 0]] & alive[self.parents[derived, 1]]
         return alive
 
+    def decided(self, alive: np.ndarray) -> np.ndarray:
+        """The way back from ``complete``: ordinary channels of which no derived one stays have gone too."""
+        derived = np.flatnonzero(self.derived)
+        alive = alive.copy()
+        parents = self.parents[derived].reshape(-1)
+        total = np.bincount(parents, minlength=alive.size)
+        left = np.bincount(parents, np.repeat(alive[derived], 2), minlength=alive.size)
+        alive[(total > 0) & (left == 0)] = False
+        return alive
+
     def spread(self, scores: np.ndarray) -> np.ndarray:
         """Scores of derived channels given to their parents, as means (float ``[components]``)."""
         derived = np.flatnonzero(self.derived)

@@ -15,6 +15,7 @@ from typing import Any
 from graphprune.errors import PlanError
 
 PLAN_VERSION = 1
+PLAN_ENDING = ".plan.json"
 
 Indices = list[int] | list[list[int]]
 """Removed positions along one axis; for a grouped weight one list per conv group."""
@@ -39,6 +40,8 @@ class Plan:
         name of its operand that counts as 0.
     freed: ``channels`` and ``params`` that were removed because zeroed weights had made them useless.
     calibration: where inputs were looked at without training: ``samples``, ``compensate``, ``allocation``.
+    analysis: what the original was read with, as far as it decides which channels belong together: ``attention``,
+        ``allow_inexact`` and ``input_shapes``.
     renamed: name in the pruned file -> name in the original.
     added: names that exist only in the pruned file -> what they are for.
     fidelity: max_rel_diff, exact, nodes (kept_only nodes), distance_to_original, and more.
@@ -60,6 +63,7 @@ class Plan:
     branches: list[dict[str, str]] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    analysis: dict[str, Any] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
     params: dict[str, int] = field(default_factory=dict)
@@ -98,7 +102,7 @@ class Plan:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise PlanError(f"{path}: no such plan; name it with --plan") from None
+            raise PlanError(f"{path}: no such plan: prune writes it beside its result (OUT.plan.json)") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise PlanError(f"{path} is not a readable plan: {error}") from error
         if not isinstance(data, dict):
@@ -113,4 +117,4 @@ def beside(output: Path, ending: str) -> Path:
 
 def plan_path(output: Path) -> Path:
     """``OUT.onnx`` -> ``OUT.plan.json``."""
-    return beside(output, ".plan.json")
+    return beside(output, PLAN_ENDING)

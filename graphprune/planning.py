@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from graphprune.coupling import Coupling
 from graphprune.edits import Kept
+from graphprune.errors import PlanError
 from graphprune.plan import Indices, Plan
 from graphprune.sizes import Surgery
 from graphprune.surgery import changed_slices
@@ -42,6 +44,32 @@ def describe(coupling: Coupling, alive: np.ndarray, surgery: Surgery, **fields: 
         added=dict(surgery.added),
         **fields,
     )
+
+
+def alive_after(coupling: Coupling, removed: Mapping[str, Mapping[str, Indices]]) -> np.ndarray:
+    """Which channels stay after what a plan removes: bool ``[components]``, the way back from ``describe``.
+
+    Raises PlanError for tensors or positions that the model does not have, and for channels that cannot go.
+    """
+    alive = np.ones(coupling.count, bool)
+    slices = {(s.tensor.name, s.axis): s for s in coupling.coupler.slices}
+    for name, axes in removed.items():
+        for axis, indices in axes.items():
+            found = slices.get((name, int(axis)))
+            if found is None:
+                raise PlanError(
+                    f"the plan removes positions of {name!r} along axis {axis}: no channels lie there"
+                )
+            ids, gone = np.atleast_2d(found.ids), np.atleast_2d(np.asarray(indices, np.int64))
+            if len(gone) != len(ids) or ((gone < 0) | (gone >= ids.shape[1])).any():
+                raise PlanError(f"the plan removes positions that {name!r} does not have along axis {axis}")
+            alive[coupling.of(np.take_along_axis(ids, gone, axis=1))] = False
+    alive = coupling.grids.decided(alive)
+    if (~alive & ~coupling.removable).any() or (coupling.grids.complete(alive) != alive).any():
+        raise PlanError(
+            "the plan removes channels that cannot go: it was changed, or made by another version"
+        )
+    return alive
 
 
 def _gone(kept: Kept, ids: np.ndarray) -> list[int]:

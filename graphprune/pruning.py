@@ -93,6 +93,7 @@ def cut(
         method=options.method,
         seed=options.seed,
         weights="original" if weighted is original else "trained",
+        analysis=options.reading(),
         budget={
             "kind": options.budget.kind,
             "requested": options.budget.requested,

@@ -19,6 +19,7 @@ from graphprune.writing import write_bytes, write_text
 if TYPE_CHECKING:
     from graphprune.formats import Emitted
     from graphprune.proof import Fidelity
+    from graphprune.pruning import Pruned
 
 
 @dataclass(eq=False)
@@ -81,3 +82,9 @@ class PruneResult:
             written = self.emit(format).save(target, force=force)
         write_text(plan_path(target), self.plan.to_json(), force=True)
         return written
+
+
+def result_of(source: Model, pruned: Pruned) -> PruneResult:
+    """What came of ``source``, as a user gets it."""
+    model = Model(pruned.model, f"{source.name} (pruned)", None, list(source.notes))
+    return PruneResult(model, pruned.plan, pruned.fidelity, pruned.analysis, pruned.removed_channels)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from graphprune.blocking import Blocking
 from graphprune.choosing import PruneOptions
 from graphprune.criteria import block_scores, find_criterion, weight_scores
 from graphprune.frontends.onnx import build_graph
+from graphprune.graph import Graph
 from graphprune.models import Model
 from graphprune.patterning import blocking_of, rows_of
 from graphprune.pruning import Pruned
 from graphprune.rows import plan_fields
-from graphprune.zeroing import zero_weights
+from graphprune.zeroing import WeightDecision, zero_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How much units of a weight matter."""
+
+    blocks: Callable[[Blocking], np.ndarray]
+    """Float ``[blocks]``, over all blocks of all weights."""
+    weights: Callable[[str, np.ndarray], np.ndarray]
+    """Of a weight by name and array: every element by itself, the array's shape."""
 
 
 def prune_weights(source: Model, options: PruneOptions) -> Pruned:
@@ -20,17 +35,30 @@ def prune_weights(source: Model, options: PruneOptions) -> Pruned:
     Raises BudgetError where the budget cannot be reached, OptionError for a criterion that scores channels
     only, FidelityError where the result does not equal the masked original.
     """
+    decision = decide_weights(build_graph(source.ir, options.input_shapes), options, scores_of(options))
+    return zero_weights(source, source.ir, decision, options)
+
+
+def scores_of(options: PruneOptions) -> Scores:
+    """From weights alone, as ``options.method`` says."""
     criterion, rng = find_criterion(options.method), np.random.default_rng(options.seed)
-    graph = build_graph(source.ir, options.input_shapes)
+    return Scores(
+        lambda blocking: block_scores(blocking, criterion, rng),
+        lambda name, array: weight_scores(array, criterion, rng),
+    )
+
+
+def decide_weights(graph: Graph, options: PruneOptions, scores: Scores) -> WeightDecision:
+    """Choose the blocks or the weights of N:M groups. Raises BudgetError, OptionError."""
     if options.structure == "block":
         blocking = blocking_of(graph, options)
-        keep = blocking.choose(block_scores(blocking, criterion, rng))
-        masks, fields = blocking.masks(keep), blocking.plan_fields(keep)
-        achieved, left = blocking.achieved(keep), blocking.dense
-    else:
-        rows = rows_of(graph, options)
-        arrays = {r.name: np.asarray(r.weight.value.array(), np.float32) for r in rows}
-        masks = {r.name: r.choose(weight_scores(arrays[r.name], criterion, rng)) for r in rows}
-        fields = plan_fields(rows)
-        achieved, left = 1 - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values()), []
-    return zero_weights(source, source.ir, masks, fields, options, float(achieved), dense=left)
+        keep = blocking.choose(scores.blocks(blocking))
+        return WeightDecision(
+            blocking.masks(keep), blocking.plan_fields(keep), float(blocking.achieved(keep)), blocking.dense
+        )
+    rows = rows_of(graph, options)
+    masks = {
+        r.name: r.choose(scores.weights(r.name, np.asarray(r.weight.value.array(), np.float32))) for r in rows
+    }
+    gone = 1 - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values())
+    return WeightDecision(masks, plan_fields(rows), float(gone), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from graphprune.contractions import contraction_weights
 from graphprune.freeing import free_channels
 from graphprune.models import Model
 from graphprune.patterning import selected_weights
-from graphprune.planning import describe
+from graphprune.plan import Indices
+from graphprune.planning import alive_after, describe
 from graphprune.pruning import Pruned, analyze, prove
 from graphprune.surgery import apply
 from graphprune.writeback import stored_arrays, with_tensors
@@ -23,28 +25,37 @@ NAMED = 4
 """Weights that a note names."""
 
 
-def zero_weights(
-    source: Model,
-    weighted: ir.Model,
-    masks: Mapping[str, np.ndarray],
-    fields: Mapping[str, Any],
-    options: PruneOptions,
-    achieved: float,
-    *,
-    dense: Sequence[str] = (),
-) -> Pruned:
-    """Zero what ``masks`` (tensor name -> bool) drop in ``weighted``, and prove the result.
+@dataclass(frozen=True, eq=False)
+class WeightDecision:
+    """Which weights stay."""
 
-    Channels that nothing reads any more are removed too (blocks only). ``fields`` of the plan describe the
-    pattern; ``dense`` names weights that are too small for it. Raises FidelityError.
+    masks: dict[str, np.ndarray]
+    """Weight name -> bool of its shape."""
+    fields: dict[str, Any]
+    """What the plan says of the pattern."""
+    achieved: float
+    """Share of the weights in the pattern that goes."""
+    dense: Sequence[str] = ()
+    """Weights that are too small for a block."""
+    removed: Mapping[str, Mapping[str, Indices]] | None = None
+    """Channels that go besides, as a plan names them; None: all that nothing reads any more."""
+
+
+def zero_weights(
+    source: Model, weighted: ir.Model, decision: WeightDecision, options: PruneOptions
+) -> Pruned:
+    """Zero what ``decision`` drops in ``weighted``, and prove the result.
+
+    Channels that nothing reads any more are removed too (blocks only). Raises FidelityError.
     """
+    masks = decision.masks
     arrays = stored_arrays(weighted, masks)
     kept = {name: np.where(mask, arrays[name], 0).astype(arrays[name].dtype) for name, mask in masks.items()}
     zeroed = with_tensors(weighted, kept)
     analysis = analyze(zeroed, source.name, options, source.notes)
-    if dense:
-        analysis.notes.append(_left_dense(dense, options))
-    alive = _alive(zeroed, analysis, fields, options)
+    if decision.dense:
+        analysis.notes.append(_left_dense(decision.dense, options))
+    alive = _alive(zeroed, analysis, decision, options)
     surgery = apply(zeroed, analysis.coupling, alive)
     cost = analysis.cost
     left = cost.params(alive)
@@ -58,23 +69,26 @@ def zero_weights(
         method=options.method,
         seed=options.seed,
         weights="original" if weighted is source.ir else "trained",
-        budget={"kind": "sparsity", "requested": options.budget.requested, "achieved": achieved},
+        analysis=options.reading(),
+        budget={"kind": "sparsity", "requested": options.budget.requested, "achieved": decision.achieved},
         params={"before": cost.total_params, "after": left - _zeros(surgery.model, masks)},
         macs={"before": cost.total_macs, "after": cost.macs(alive)},
         freed={"channels": channels, "params": cost.total_params - left},
-        **fields,
+        **decision.fields,
     )
     fidelity = prove(source.ir, surgery.model, plan, options)
     return Pruned(surgery.model, plan, fidelity, analysis, channels)
 
 
 def _alive(
-    zeroed: ir.Model, analysis: Analysis, fields: Mapping[str, Any], options: PruneOptions
+    zeroed: ir.Model, analysis: Analysis, decision: WeightDecision, options: PruneOptions
 ) -> np.ndarray:
     """Channels that stay, bool ``[components]``: all of them for N:M, whose groups must stay whole."""
     if options.structure != "block":
         return analysis.everything
-    blocks = {name: entry["shape"] for name, entry in fields["blocks"].items()}
+    if decision.removed is not None:
+        return alive_after(analysis.coupling, decision.removed)
+    blocks = {name: entry["shape"] for name, entry in decision.fields["blocks"].items()}
     excluded = _excluded(analysis, options)
     return free_channels(zeroed, analysis, blocks, excluded=excluded, multiple_of=options.multiple_of)
 

@@ -62,7 +62,10 @@ LARGE = ("bvlc_alexnet", "vgg19", "zfnet512")
 
 
 @pytest.mark.parametrize(
-    ("name", "sparsity"), [(n, s) for n in LIGHT_NAMES for s in SPARSITIES if s == 0.5 or n not in LARGE]
+    ("name", "sparsity"),
+    [(n, s) for n in LIGHT_NAMES for s in SPARSITIES if n not in LARGE]
+    + [pytest.param(n, 0.5, marks=pytest.mark.slow) for n in LARGE if n != "bvlc_alexnet"]
+    + [("bvlc_alexnet", 0.5)],
 )
 def test_networks_of_the_onnx_package(name: str, sparsity: float) -> None:
     result = check(light_model(name), sparsity)
@@ -100,7 +103,7 @@ def test_shufflenet_keeps_its_freedom() -> None:
         ("densenet121", 10240),
         ("inception_v2", 9952),
         ("squeezenet", 2944),
-        ("vgg19", 13696),
+        pytest.param("vgg19", 13696, marks=pytest.mark.slow),
     ],
 )
 def test_coupled_channels_of_known_networks(name: str, channels: int) -> None:

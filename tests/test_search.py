@@ -23,6 +23,7 @@ from graphprune.search.initial import input_norms
 from graphprune.search.search import Search
 from graphprune.search.unit_masking import UnitMasking
 from sample_models import export
+from tests.marks import slow
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
 
@@ -70,7 +71,11 @@ def test_trained_masks_equal_the_pruned_file(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "googlenet", "bisenet_v2"]
+    "name",
+    slow(
+        ["mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "googlenet", "bisenet_v2"],
+        {"shufflenet_v1", "googlenet"},
+    ),
 )
 def test_samples_train_and_prune(name: str, sample) -> None:
     search = Search(sample(name), sparsity=0.5, max_steps=3)

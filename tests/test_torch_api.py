@@ -22,6 +22,7 @@ from graphprune.errors import ConversionError, OptionError
 from sample_models.export import export_module
 from sample_models.zoo import SAMPLES
 from tests.conftest import Run
+from tests.marks import slow
 from tests.torch_modules import CASES
 
 
@@ -267,7 +268,7 @@ DOORS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", slow(DOORS, {"vgg16", "resnet18", "shufflenet_v1", "densenet", "googlenet"}))
 def test_both_doors_lead_to_the_same_groups(name: str, tmp_path: Path) -> None:
     """The module itself, and its ONNX file: what goes together, and what goes."""
     sample = SAMPLES[name]

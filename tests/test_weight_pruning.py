@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphprune
 from graphprune.errors import BudgetError, OptionError
+from tests.marks import slow
 from tests.random_graphs import Recipe, build, recipes
 from tests.real_models import shared_models
 
@@ -110,7 +111,7 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", slow(SAMPLES, {"yolov5", "bisenet_v2_pooled"}))
 def test_samples(name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="sample models are exported from PyTorch")
     import sample_models
@@ -123,7 +124,10 @@ def test_samples(name: str, tmp_path: Path) -> None:
     check_rows(path, out)
 
 
-@pytest.mark.parametrize("path", shared_models(), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * ("fns_candy" in p.stem), id=p.stem) for p in shared_models()],
+)
 def test_third_party_files(path: Path, tmp_path: Path) -> None:
     out, shapes = tmp_path / "out.onnx", SIZES.get(path.stem, {})
     if path.stem in TOO_SMALL:

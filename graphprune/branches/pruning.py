@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from graphprune.branches.surgery import remove_branches
 from graphprune.choosing import PruneOptions, check_patterns, is_selected
 from graphprune.errors import GraphpruneError, OptionError
 from graphprune.frontends.onnx import build_graph
-from graphprune.graph import Graph
+from graphprune.graph import Graph, Node
 from graphprune.models import Model
 from graphprune.open_sizes import other_batch, other_sizes
 from graphprune.plan import Plan
@@ -39,19 +39,28 @@ def prune_branches(source: Model, options: PruneOptions, feeds: Sequence[Feed] |
     method = find_method(options.method)
     _check(method, options, feeds)
     analysis = analyze(source.ir, source.name, options, source.notes)
-    macs = analysis.cost.macs_by_node(analysis.everything)
-    found = find_branches(analysis.graph, macs, _at_other_sizes(source.ir, analysis.graph))
+    found, macs = branches_of(source, analysis)
     branches = _selected(found, options)
     removal = Removal(analysis.graph, branches, macs, options.budget)
     removal.check_reachable()
     chosen = method.choose(Question(source.ir, removal, list(feeds or ())))
-    gone = [branches[i] for i in removal.outermost(chosen)]
+    pruned = cut_branches(source, analysis, removal, chosen, options)
+    pruned.analysis.notes += _notes(method, [branches[i] for i in removal.outermost(chosen)])
+    return pruned
+
+
+def cut_branches(
+    source: Model, analysis: Analysis, removal: Removal, chosen: Collection[int], options: PruneOptions
+) -> Pruned:
+    """Remove the ``chosen`` of the branches and prove the result. Raises FidelityError."""
+    gone = [removal.branches[i] for i in removal.outermost(chosen)]
     small = remove_branches(source.ir, gone)
     plan = Plan(
         source_sha256=source.sha256(),
         structure="branch",
-        method=method.name,
+        method=options.method,
         seed=options.seed,
+        analysis=options.reading(),
         budget={
             "kind": options.budget.kind,
             "requested": options.budget.requested,
@@ -63,15 +72,21 @@ def prune_branches(source: Model, options: PruneOptions, feeds: Sequence[Feed] |
         macs={"before": removal.total_macs, "after": removal.total_macs - removal.macs(chosen)},
     )
     fidelity = prove(source.ir, small, plan, options)
-    analysis.branches = branch_rows(branches, {branches[i].value for i in removal.gone(chosen)})
-    analysis.notes += _notes(method, gone)
+    analysis.branches = branch_rows(
+        removal.branches, {removal.branches[i].value for i in removal.gone(chosen)}
+    )
     return Pruned(small, plan, fidelity, analysis, 0)
+
+
+def branches_of(source: Model, analysis: Analysis) -> tuple[list[Branch], dict[Node, int]]:
+    """The residual branches of an analysed model, and the MACs of its nodes."""
+    macs = analysis.cost.macs_by_node(analysis.everything)
+    return find_branches(analysis.graph, macs, _at_other_sizes(source.ir, analysis.graph)), macs
 
 
 def analyze_branches(source: Model, analysis: Analysis) -> list[dict[str, Any]]:
     """Every residual branch of an analysed model, as ``Analysis.branches`` holds them."""
-    macs = analysis.cost.macs_by_node(analysis.everything)
-    return branch_rows(find_branches(analysis.graph, macs, _at_other_sizes(source.ir, analysis.graph)))
+    return branch_rows(branches_of(source, analysis)[0])
 
 
 def branch_rows(branches: Sequence[Branch], gone: set[str] | None = None) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from graphprune.modules import rehearsed, with_module
 from graphprune.plan import Plan
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import temperature
-from graphprune.results import PruneResult
+from graphprune.results import PruneResult, result_of
 from graphprune.running import Feed
 from graphprune.search.comparing import compare_module
 from graphprune.search.initial import Inputs
@@ -206,15 +206,8 @@ class Search:
         weighted = with_tensors(self.source.ir, self.trained())
         pruned = self.structure.write(weighted)
         pruned.plan.fidelity["module"] = self._compare(pruned.model)
-        model = Model(pruned.model, f"{self.source.name} (pruned)", None, list(self.source.notes))
-        result = PruneResult(
-            model,
-            pruned.plan,
-            pruned.fidelity,
-            pruned.analysis,
-            pruned.removed_channels,
-            curves=dict(self.curves),
-        )
+        result = result_of(self.source, pruned)
+        result.curves = dict(self.curves)
         return with_module(result, self.source)
 
     def trained(self) -> dict[str, np.ndarray]:

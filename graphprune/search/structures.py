@@ -30,7 +30,7 @@ from graphprune.search.masking import Masking
 from graphprune.search.row_masking import RowMasking
 from graphprune.search.unit_masking import UnitMasking
 from graphprune.search.units import Units
-from graphprune.zeroing import zero_weights
+from graphprune.zeroing import WeightDecision, zero_weights
 
 
 class Structure(Protocol):
@@ -116,10 +116,8 @@ class BlockStructure:
         assert self.masking.hard is not None
         keep, achieved = self.masking.hard.keep, self.masking.hard.achieved
         blocking = self.units.blocking
-        masks, fields = blocking.masks(keep), blocking.plan_fields(keep)
-        return zero_weights(
-            self.source, weighted, masks, fields, self.options, achieved, dense=blocking.dense
-        )
+        decision = WeightDecision(blocking.masks(keep), blocking.plan_fields(keep), achieved, blocking.dense)
+        return zero_weights(self.source, weighted, decision, self.options)
 
     def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
         """Raises OptionError for a criterion of channels only."""
@@ -150,8 +148,9 @@ class RowStructure:
     def write(self, weighted: ir.Model) -> Pruned:
         """Raises FidelityError where the result does not equal the masked model."""
         assert self.masking.hard is not None
-        hard, fields = self.masking.hard, plan_fields(self.rows)
-        return zero_weights(self.source, weighted, hard.decision, fields, self.options, hard.achieved)
+        hard = self.masking.hard
+        decision = WeightDecision(hard.decision, plan_fields(self.rows), hard.achieved)
+        return zero_weights(self.source, weighted, decision, self.options)
 
     def criterion_scores(self, weighted: ir.Model, criterion: Criterion) -> np.ndarray:
         """Raises OptionError for a criterion of channels only."""
