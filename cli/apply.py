@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options, output, paths
-from .report import file_size, show
+from .showing import file_size, show
 
 PlanArgument = Annotated[
     Path, typer.Argument(metavar="PLAN", help="The .plan.json that prune wrote.", show_default=False)

@@ -12,7 +12,7 @@ import typer
 from . import calibrating, options, output, paths, sources
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
-from .report import file_size, show
+from .showing import file_size, show
 from .watching import Watching
 
 if TYPE_CHECKING:
