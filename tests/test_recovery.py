@@ -35,6 +35,8 @@ from graphprune.search.reconstructing import refit
 from graphprune.surgery import apply
 from graphprune.training import loop
 from graphprune.training.averaging import Average
+from graphprune.training.layerwise import observe
+from graphprune.training.losses import find_loss
 from graphprune.training.recovery import check_refit, trainable
 from graphprune.writeback import stored_arrays, with_tensors
 
@@ -582,3 +584,112 @@ def test_flags_of_training(arguments: list[str], sentence: str, normalised: Path
     code, _, err = run("prune", normalised, "--sparsity", "0.5", *arguments)
     assert code == 2
     assert sentence in err
+
+
+# -- --loss layers -----------------------------------------------------------------------------------------
+
+
+def linear_network() -> onnx.ModelProto:
+    """x (16) -> Gemm (12) -> Gemm (5): least squares knows the best second layer."""
+    rng = RNG(1)
+    sizes = {"a.weight": (12, 16), "a.bias": (12,), "b.weight": (5, 12), "b.bias": (5,)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in sizes.items()
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["h"], "a", transB=1),
+        helper.make_node("Gemm", ["h", "b.weight", "b.bias"], ["y"], "b", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_one_layer_trained_by_gradients_comes_to_least_squares(tmp_path: Path) -> None:
+    """And all layers together come below: the first one then helps, too."""
+    path = tmp_path / "linear.onnx"
+    onnx.save(linear_network(), path)
+    rng = RNG(2)
+    x = (rng.standard_normal((256, 16)) @ rng.standard_normal((16, 16))).astype(np.float32)
+    words = {"method": "magnitude", "sparsity": 0.5, "multiple_of": 1}
+    fitted = prune(path, data=[{"x": x}], compensate="lstsq", **words)
+    errors = [apart(path, r.model.to_onnx(), x) for r in (fitted, prune(path, **words))]
+    for trained in (["b.weight", "b.bias"], ["a.weight", "a.bias", "b.weight", "b.bias"]):
+        search = Search(path, **words)
+        search.harden()
+        train_layers(search, trained, torch.from_numpy(x))
+        search.finish()
+        assert search.result().plan.removed == fitted.plan.removed
+        errors.append(apart(path, search.result().model.to_onnx(), x))
+    ridge, plain, one, both = errors
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    h = np.float64(x) @ weights["a.weight"].T + weights["a.bias"]
+    y = h @ weights["b.weight"].T + weights["b.bias"]
+    kept = np.delete(h, fitted.plan.removed["a.weight"]["0"], axis=1)
+    design = np.hstack([kept, np.ones((256, 1))])
+    least = np.square(y - design @ np.linalg.lstsq(design, y)[0]).mean()
+    assert one == pytest.approx(least, rel=1e-3)
+    assert least < ridge < 1.05 * least
+    assert plain > 1.5 * least
+    assert both < least
+
+
+def train_layers(search: Search, names: list[str], x: torch.Tensor) -> None:
+    """To the minimum of the loss over the weights ``names``."""
+    loss = find_loss("layers", search.imported.graph, nodes=search.imported.nodes)
+    theirs = observe(search.original, loss.observed, (x,))
+    weights = [search.weights()[n] for n in names]
+    optimizer = torch.optim.LBFGS(weights, max_iter=400, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(observe(search.module, loss.observed, (x,)), theirs, None)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+
+
+def test_the_command_trains_layers(normalised: Path, tmp_path: Path, run: Run) -> None:
+    np.savez(tmp_path / "x.npz", x=RNG(0).standard_normal((64, 3, 8, 8)).astype(np.float32))
+    words = ["--method", "magnitude", "--sparsity", 0.5, "--data", tmp_path / "x.npz", "--loss", "layers"]
+    words += ["--finetune-epochs", 20, "--batch-size", 16, "--lr", 3e-3, "--threads", 1]
+    assert run("prune", normalised, *words, "-o", tmp_path / "out.onnx")[0] == 0
+    plain = prune(normalised, sparsity=0.5)
+    x = np.load(tmp_path / "x.npz")["x"]
+    found = [apart(normalised, m, x) for m in (onnx.load(tmp_path / "out.onnx"), plain.model.to_onnx())]
+    assert found[0] < 0.5 * found[1]
+
+
+def apart(path: Path, pruned: onnx.ModelProto, x: np.ndarray) -> float:
+    """Mean squared difference of the outputs."""
+    found = [
+        ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for m in (onnx.load(path), pruned)
+    ]
+    return float(np.square(found[0] - found[1]).mean())
+
+
+def test_layers_are_compared_with_the_originals(normalised: Path) -> None:
+    """Without masks a module equals its original in every layer; a moved weight shows in its own layer and later."""
+    search = Search(normalised, method="magnitude", sparsity=0.5, deferred=True)
+    loss = find_loss("layers", search.imported.graph, nodes=search.imported.nodes)
+    assert len(loss.observed) == 3
+    x = (torch.randn(2, 3, 8, 8),)
+    theirs = observe(search.original, loss.observed, x)
+    search.module.eval()
+    weights = search.weights()
+    with torch.no_grad():
+        assert float(loss(observe(search.module, loss.observed, x), theirs, None)) < 1e-9
+        weights["conv2.weight"].mul_(2.0)
+        ours = observe(search.module, loss.observed, x)
+    assert torch.equal(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], 2 * theirs[1])
+    terms = [float((a - b).square().mean() / b.square().mean()) for a, b in zip(ours, theirs, strict=True)]
+    assert float(loss(ours, theirs, None)) == pytest.approx(np.mean(terms), rel=1e-5)
+    assert terms[1] == pytest.approx(1, rel=1e-5)

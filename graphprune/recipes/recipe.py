@@ -21,7 +21,7 @@ from graphprune.recipes.toml_values import fit, to_toml
 from graphprune.writing import write_text
 
 OPTIMIZERS = ("adam", "adamw", "muon", "rmsprop", "sgd")
-LOSSES = ("cross-entropy", "distill", "mse")
+LOSSES = ("cross-entropy", "distill", "layers", "mse")
 INIT_FROM = ("reconstruct",)
 TRAINABLE = ("all", "biases-and-norms")
 MASK_INITS = ("activation", "constant", "taylor", "weight", "weight-activation")
@@ -206,10 +206,15 @@ def read_recipe(name_or_path: str, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_recipe(path: Path, values: Mapping[str, Any], *, force: bool = False) -> Path:
-    """Write ``values`` (flag name with underscores -> value) so that ``read_recipe`` gives them back.
+    """Write ``recipe_text``. Raises OptionError where the file exists (unless ``force``) or cannot be written."""
+    return write_text(path, recipe_text(values), force=force)
+
+
+def recipe_text(values: Mapping[str, Any]) -> str:
+    """``values`` (flag name with underscores -> value) as a recipe file, so that ``read_recipe`` gives them back.
 
     Flags that are not a Recipe's come first, by name, then the Recipe's in its own order; what is None is
-    left out. Raises OptionError where the file exists (unless ``force``) or cannot be written.
+    left out. Raises OptionError for a value that is not valid text.
     """
     order = {entry.name: entry for entry in fields(Recipe)}
     names = sorted(set(values) - set(order)) + [name for name in order if name in values]
@@ -221,8 +226,8 @@ def write_recipe(path: Path, values: Mapping[str, Any], *, force: bool = False) 
         lines.append(f"{_flag(name)} = {to_toml(values[name])}{meaning}")
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= c <= "\udfff" for c in text):
-        raise OptionError(f"cannot write {path}: a name in it is not valid text, so rename that file")
-    return write_text(path, text, force=force)
+        raise OptionError("cannot write the recipe: a name in it is not valid text, so rename that file")
+    return text
 
 
 def _parse(name_or_path: str) -> dict[str, Any]:

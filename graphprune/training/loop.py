@@ -33,6 +33,7 @@ from graphprune.training.averaging import Average
 from graphprune.training.batches import TensorBatch, tensors
 from graphprune.training.checkpoint import load_checkpoint, save_checkpoint
 from graphprune.training.devices import Devices
+from graphprune.training.layerwise import observe
 from graphprune.training.losses import Loss
 from graphprune.training.optimisers import Optimizer, build_optimizer
 from graphprune.training.phases import SEARCH, Phases
@@ -223,6 +224,8 @@ class Training:
             self._forward(self.module, self.devices.inputs(batch.inputs))
 
     def _forward(self, module: nn.Module, inputs: Outputs) -> Outputs:
+        if self.loss.observed:
+            return observe(module, self.loss.observed, inputs)
         outputs = module(*inputs)
         return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
 

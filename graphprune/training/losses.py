@@ -5,7 +5,7 @@ Every loss computes in float32 (float64 stays), also under autocast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from graphprune.lookup import lookup
 from graphprune.python_functions import PREFIX, import_function
 from graphprune.training.class_labels import check_labels, in_range
 from graphprune.training.divergences import DIVERGENCES, scores, wide
+from graphprune.training.layerwise import layerwise
 from graphprune.training.output_kinds import Kind, Output, float_outputs
 
 Tensors = Sequence[torch.Tensor]
@@ -30,6 +31,10 @@ class Loss(Protocol):
     """
 
     @property
+    def observed(self) -> Sequence[str]:
+        """fx nodes that ``outputs`` and ``teacher`` are of, where they are not the graph's outputs."""
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the outputs of the original model must be given."""
 
@@ -40,8 +45,12 @@ class Loss(Protocol):
     def __call__(self, outputs: Tensors, teacher: Tensors | None, labels: Any) -> torch.Tensor: ...
 
 
-def find_loss(name: str, graph: Graph, distill_temp: float = 1.0) -> Loss:
-    """The loss ``name`` (distill, cross-entropy, mse or python:package.module:function) for ``graph``.
+def find_loss(
+    name: str, graph: Graph, distill_temp: float = 1.0, nodes: Mapping[str, str] | None = None
+) -> Loss:
+    """The loss ``name`` (distill, cross-entropy, mse, layers or python:package.module:function) for ``graph``.
+
+    ``nodes``: ONNX value -> fx node of the module that trains, for losses that look inside of it.
 
     Raises OptionError for an unknown name and where the model's outputs do not allow it.
     """
@@ -51,7 +60,7 @@ def find_loss(name: str, graph: Graph, distill_temp: float = 1.0) -> Loss:
     outputs = float_outputs(graph)
     if not outputs:
         raise OptionError(f"--loss {name}: the model has no output of floating point to train on")
-    return build(outputs, distill_temp)
+    return build(_Asked(graph, outputs, distill_temp, nodes or {}))
 
 
 # -- distillation -----------------------------------------------------------------------------------
@@ -63,6 +72,7 @@ class Distill:
 
     outputs: list[Output]
     temperature: float = 1.0
+    observed = ()
     needs_teacher = True
     needs_labels = False
 
@@ -91,6 +101,7 @@ class CrossEntropy:
     """
 
     output: Output
+    observed = ()
     needs_teacher = False
     needs_labels = True
 
@@ -121,6 +132,7 @@ class SquaredError:
     """
 
     outputs: list[Output]
+    observed = ()
     needs_teacher = True
     needs_labels = False
 
@@ -149,6 +161,7 @@ class Custom:
 
     name: str
     function: Callable[..., Any]
+    observed = ()
     needs_teacher = False
     needs_labels = False
 
@@ -161,12 +174,22 @@ class Custom:
         return result.reshape(())
 
 
-def _distill(outputs: list[Output], distill_temp: float) -> Loss:
-    return Distill(outputs, distill_temp)
+@dataclass(frozen=True)
+class _Asked:
+    """What a loss is made from."""
+
+    graph: Graph
+    outputs: list[Output]
+    distill_temp: float
+    nodes: Mapping[str, str]
 
 
-def _cross_entropy(outputs: list[Output], distill_temp: float) -> Loss:
-    first = outputs[0]
+def _distill(asked: _Asked) -> Loss:
+    return Distill(asked.outputs, asked.distill_temp)
+
+
+def _cross_entropy(asked: _Asked) -> Loss:
+    first = asked.outputs[0]
     dense = first.kind is Kind.features and len(first.shape or ()) >= 3 and (first.shape or ())[1] >= 2
     if not (first.classes or dense):
         raise OptionError(
@@ -176,13 +199,18 @@ def _cross_entropy(outputs: list[Output], distill_temp: float) -> Loss:
     return CrossEntropy(first)
 
 
-def _squared_error(outputs: list[Output], distill_temp: float) -> Loss:
-    return SquaredError(outputs)
+def _squared_error(asked: _Asked) -> Loss:
+    return SquaredError(asked.outputs)
 
 
-LOSSES: dict[str, Callable[[list[Output], float], Loss]] = {
+def _layers(asked: _Asked) -> Loss:
+    return layerwise(asked.graph, asked.nodes)
+
+
+LOSSES: dict[str, Callable[[_Asked], Loss]] = {
     "distill": _distill,
     "cross-entropy": _cross_entropy,
+    "layers": _layers,
     "mse": _squared_error,
 }
 

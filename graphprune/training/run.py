@@ -65,7 +65,9 @@ class _Run:
             **{k: v for k, v in vars(recipe).items() if k != "max_steps"},
         )
         self.recipe = self._fitting_batches(recipe.completed(self.search.method.defaults))
-        self.loss = find_loss(recipe.loss, self.search.imported.graph, recipe.distill_temp)
+        self.loss = find_loss(
+            recipe.loss, self.search.imported.graph, recipe.distill_temp, self.search.imported.nodes
+        )
         if self.loss.needs_labels and not self.data.labelled:
             raise DataError(
                 f"--loss {recipe.loss} needs labels, and {options.data} has none: use --loss distill"
@@ -86,6 +88,7 @@ class _Run:
             checkpoint=self.options.checkpoint,
             on_step=None if self.watcher is None else self.watcher.step,
             on_hard=lambda: self._measure(HARDENED),
+            say=None if self.watcher is None else self.watcher.note,
         )
         if self.recipe.trainable != "all" and self.watcher is not None:
             self.watcher.note(training_share(training.weights, training.trainable, self.recipe.trainable))
