@@ -15,9 +15,7 @@ def selected_weights(graph: Graph, options: PruneOptions) -> list[ContractionWei
     """Weights of contractions that --only and --exclude leave. Raises OptionError, BudgetError."""
     found = contraction_weights(graph)
     if not found:
-        raise BudgetError(
-            "nothing in this model can be pruned: no convolution or matrix product stores weights"
-        )
+        raise BudgetError(f"nothing in this model can be pruned: {_why_nothing(graph)}")
     check_patterns([_names(w) for w in found], options)
     found = [w for w in found if is_selected(_names(w), options)]
     if not found:
@@ -45,6 +43,12 @@ def rows_of(graph: Graph, options: PruneOptions) -> list[RowWeight]:
         raise OptionError("--ratio does not go with --structure nm: N:M fixes the share of every weight")
     keep, of = parse_nm(options.nm)
     return row_weights(selected_weights(graph, options), keep, of, options.nm_axis)
+
+
+def _why_nothing(graph: Graph) -> str:
+    if any(v.rank >= 2 and (v.dtype.startswith("int") or v.dtype.startswith("uint")) for v in graph.stored()):
+        return "blocks and N:M patterns are for floating-point weights: prune the model first, then quantise it"
+    return "no convolution or matrix product stores weights"
 
 
 def _names(weight: ContractionWeight) -> list[str]:
