@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.graphprune-ready
 
-.PHONY: help setup demo test test-slow check bench compare clean
+.PHONY: help setup demo test test-slow check bench compare fuzz clean
 
 help:
-	@echo "make setup | demo | test | test-slow | check | bench | compare | clean"
+	@echo "make setup | demo | test | test-slow | check | bench | compare | fuzz | clean"
 
 setup: $(READY)
 
@@ -36,6 +36,10 @@ bench: setup
 compare: setup
 	$(BIN)/python -m tests.benchmarks.compare
 
+# Mutants of real files and random networks for FUZZ_SECONDS; findings go to FUZZ_FOLDER (fuzz-findings).
+fuzz: setup
+	$(BIN)/python -m tests.fuzz
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist fuzz-findings *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

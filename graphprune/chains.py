@@ -104,6 +104,8 @@ def _replace_region(coupling: Coupling, nodes: list[Node], ragged: set[Value]) -
     (axis,) = x.tracked()
     positions = _simulate(coupling.graph, nodes, source)
     exits = [(n, i) for n in nodes for i, o in enumerate(n.outputs) if o not in ragged and _leaves(o, inside)]
+    if not exits:  # nobody reads what it makes, but it still runs
+        return False
     selections = []
     for node, index in exits:
         y = positions.get(node.outputs[index])

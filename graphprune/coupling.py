@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 from graphprune.chains import replace_chains
 from graphprune.coupler import Coupler
+from graphprune.errors import ModelError
 from graphprune.folding import evaluate
 from graphprune.graph import Graph, Node, Value
 from graphprune.labels import Labels, TooManyLabels
 from graphprune.reasons import Reason
 from graphprune.resolution import Coupling, resolve
 from graphprune.rules import find_rule
+from graphprune.rules.registry import Rule
 
 __all__ = ["Coupling", "couple"]
 
 MAX_RUNS = 12
+
+LONGEST_AXIS = 1 << 22
+"""No layer has as many channels: what is longer is a table of numbers."""
 
 
 def couple(graph: Graph, *, keep_axis: str = "heads", allow_inexact: bool = False) -> Coupling:
@@ -56,12 +63,31 @@ def _run(graph: Graph, keep_axis: str, settled: frozenset[str]) -> Coupler:
     for value in graph.outputs:
         labels = c.labels.get(value)
         c.freeze_all(labels, Reason.OUTPUT, value.producer)
+        for node, measured in _sizes_behind(value):
+            c.freeze_all(c.labels.get(measured), Reason.OUTPUT, node)
     return c
 
 
+def _sizes_behind(value: Value) -> Iterator[tuple[Node, Value]]:
+    """Tensors whose sizes ``value`` tells, with the nodes that read them off."""
+    stack, seen = [value], {value}
+    while stack:
+        value = stack.pop()
+        node = value.producer
+        if node is None or value.known is None:
+            continue
+        found = [v for v in node.inputs if v is not None and v not in seen]
+        if node.op in ("Shape", "Size"):
+            yield from ((node, v) for v in found)
+        else:
+            stack += found
+            seen.update(found)
+
+
 def _constant_labels(c: Coupler, value: Value) -> Labels:
-    if value.dtype in ("int64", "bool", "string") or value.size <= 1:
-        return Labels.untracked(value.shape or ())
+    shape = value.shape or ()
+    if value.dtype in ("int64", "bool", "string") or value.size <= 1 or max(shape) > LONGEST_AXIS:
+        return Labels.untracked(shape)
     return c.stored(value)
 
 
@@ -77,7 +103,7 @@ def _node_labels(c: Coupler, node: Node) -> Sequence[Labels | None]:
             if node.op != "ConstantOfShape":  # whose rule rewrites its shape rather than store it
                 return promoted
     inputs = [None if v is None else c.labels.get(v) for v in node.inputs]
-    reason = _unreadable(node, inputs, rule is None)
+    reason = _unreadable(node, inputs, rule)
     if reason is not None or rule is None:
         return _frozen(c, node, inputs, reason or Reason.UNKNOWN_OPERATOR)
     if rule.settle:
@@ -86,7 +112,7 @@ def _node_labels(c: Coupler, node: Node) -> Sequence[Labels | None]:
         found = rule.function(c, node, *inputs)
     except TooManyLabels:
         return _frozen(c, node, inputs, Reason.TOO_LARGE)
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, IndexError, TypeError, ArithmeticError):
         # two labels on one merged axis, or a form of the operator the rule does not read
         return _frozen(c, node, inputs, Reason.REARRANGED)
     outputs = [found] if isinstance(found, Labels) else list(found)
@@ -98,13 +124,18 @@ def _labelled_inputs(c: Coupler, node: Node) -> bool:
     return any(x is not None and x.terms for x in found)
 
 
-def _unreadable(node: Node, inputs: Sequence[Labels | None], unknown: bool) -> Reason | None:
-    if unknown:
+def _unreadable(node: Node, inputs: Sequence[Labels | None], rule: Rule | None) -> Reason | None:
+    if rule is None:
         return Reason.CONTROL_FLOW if node.captured else Reason.UNKNOWN_OPERATOR
     missing = any(v is not None and x is None for v, x in zip(node.inputs, inputs, strict=True))
     used = (o for o in node.outputs if o.consumers or o.is_output or o is node.outputs[0])
     if missing or any(o.shape is None or 0 in o.shape for o in used):
         return Reason.UNKNOWN_SHAPE
+    if rule.lacks(inputs):
+        return Reason.MODE
+    sizes = None if rule.sizes is None else node.input(rule.sizes)
+    if sizes is not None and sizes.known is None:
+        return Reason.DATA_DEPENDENT
     return None
 
 
@@ -121,8 +152,17 @@ def _promote(c: Coupler, node: Node, index: int) -> Labels | None:
         return None
     value.stored = True
     if value.known is None and value.load is None:
-        value.load = lambda: evaluate(node, index)
+        value.load = lambda: _computed(node, index)
     return _constant_labels(c, value)
+
+
+def _computed(node: Node, index: int) -> np.ndarray:
+    try:
+        return evaluate(node, index)
+    except ValueError as error:
+        raise ModelError(
+            f"{str(error).splitlines()[0][:300]}: fold the model's constants first, and check that it runs"
+        ) from error
 
 
 def _checked(c: Coupler, node: Node, x: Labels, out: Value) -> Labels | None:

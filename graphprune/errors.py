@@ -30,9 +30,14 @@ class TrainingError(GraphpruneError):
 
 
 class Interrupted(GraphpruneError):
-    """Training was stopped on purpose; the message tells how to go on."""
+    """Training was stopped on purpose; the message tells how to go on.
 
-    exit_code = 130
+    ``exit_code``: 128 and the number of the signal (130 for Ctrl-C).
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class BudgetError(GraphpruneError):

@@ -14,7 +14,9 @@ import onnx
 import onnx_ir
 
 from graphprune.errors import OptionError
+from graphprune.frontends.external import Stretch, chunks, external_data, hold_inner
 from graphprune.frontends.loading import load_model
+from graphprune.hashing import memory_sha256
 from graphprune.writing import save_model, to_proto
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Model:
     notes: list[str] = field(default_factory=list)
     traced: TorchSource | None = None
     """Of an nn.Module: its trace, and the way back."""
+    external: list[Stretch] = field(default_factory=list)
+    """What it takes from files beside its own."""
 
     def to_ir(self) -> onnx_ir.Model:
         """The onnx_ir model itself (not a copy)."""
@@ -58,13 +62,19 @@ class Model:
         return known | sizes_by_name(given)
 
     def sha256(self) -> str:
-        """Of the file's bytes, or of the serialised model where it came from memory."""
+        """Of the file's bytes, or of the serialised model where it came from memory.
+
+        The bytes that it takes from external data follow those of the file: by name of the data file, in order,
+        each byte once. Raises ModelError where such a file cannot be read any more.
+        """
         if self.path is None:
-            return hashlib.sha256(self.to_onnx().SerializeToString(deterministic=True)).hexdigest()
+            return memory_sha256(self.ir)
         digest = hashlib.sha256()
         with open(self.path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
+        for chunk in chunks(self.external):
+            digest.update(chunk)
         return digest.hexdigest()
 
 
@@ -86,7 +96,9 @@ def load(source: Any, example_inputs: Any = None) -> Model:
         raise OptionError("example_inputs go with a PyTorch module; an ONNX model takes input_shapes")
     model, notes = load_model(source)
     if isinstance(source, str | os.PathLike):
-        return Model(model, str(source), Path(source), notes)
+        external = external_data(model)
+        hold_inner(model)
+        return Model(model, str(source), Path(source), notes, external=external)
     return Model(model, model.graph.name or "model", None, notes)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.errors import PlanError
+from graphprune.plan_fields import check_fields
 
 PLAN_VERSION = 1
 PLAN_ENDING = ".plan.json"
@@ -81,7 +82,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """Raises PlanError for missing or unknown fields, or another version."""
+        """Raises PlanError for missing or unknown fields, values of another type, or another version."""
         names = {f.name for f in fields(cls)}
         unknown = sorted(set(data) - names)
         if unknown:
@@ -94,20 +95,31 @@ class Plan:
             )
         if "source_sha256" not in data:
             raise PlanError("the plan has no source_sha256: it is not a graphprune plan")
+        check_fields(data)
         return cls(**data)
 
     @classmethod
     def load(cls, path: Path) -> Plan:
         """Read a plan file. Raises PlanError."""
+        if not path.exists():
+            raise PlanError(
+                f"{path}: no such plan: prune writes it beside its result (OUT.plan.json), and verify takes --plan"
+            )
+        if not path.is_file():
+            raise PlanError(f"{path} is no plain file: name the .plan.json that prune wrote")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise PlanError(f"{path}: no such plan: prune writes it beside its result (OUT.plan.json)") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        except RecursionError as error:
+            raise PlanError(f"{path} is not a readable plan: it is nested too deeply") from error
+        except (OSError, ValueError) as error:  # JSON's and UTF-8's errors are ValueErrors
             raise PlanError(f"{path} is not a readable plan: {error}") from error
         if not isinstance(data, dict):
             raise PlanError(f"{path} is not a graphprune plan: it holds no JSON object")
         return cls.from_dict(data)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"it holds {text}, which is no number in JSON")
 
 
 def beside(output: Path, ending: str) -> Path:
@@ -118,3 +130,13 @@ def beside(output: Path, ending: str) -> Path:
 def plan_path(output: Path) -> Path:
     """``OUT.onnx`` -> ``OUT.plan.json``."""
     return beside(output, PLAN_ENDING)
+
+
+def recipe_path(output: Path) -> Path:
+    """``OUT.onnx`` -> ``OUT.recipe.toml``."""
+    return beside(output, ".recipe.toml")
+
+
+def history_path(output: Path) -> Path:
+    """``OUT.onnx`` -> ``OUT.history.json``."""
+    return beside(output, ".history.json")

@@ -18,6 +18,8 @@ from graphprune.errors import FidelityError
 from graphprune.frontends.onnx import Register, build_graph
 from graphprune.graph import Graph, Node, Value
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+
 
 @dataclass
 class Surgery:
@@ -76,7 +78,7 @@ class _Patcher:
         wanted = {e.index: e for e in self.edits.get(key, ()) if isinstance(e, SetInput)}
         for edit in wanted.values():
             self._set_input(node, source, register, edit)
-        if node.op in ("Shape", "Size", "Constant") or _foldable(node):
+        if node.op in ("Shape", "Size", "Constant") or (_foldable(node) and not _becomes_data(node)):
             return
         for index, value in enumerate(node.inputs):
             if value is not None and index not in wanted:
@@ -219,6 +221,11 @@ def _is_literal(value: Value) -> bool:
 
 def _foldable(node: Node) -> bool:
     return bool(node.inputs) and all(v is None or v.known is not None for v in node.inputs)
+
+
+def _becomes_data(node: Node) -> bool:
+    """Whether a size turns into a float here: mended as the integer that it is, whatever is computed of it later."""
+    return node.op == "Cast" and node.attr("to") in _FLOATS
 
 
 def _put_input(node: ir.Node, index: int, value: ir.Value) -> None:

@@ -43,6 +43,9 @@ Block = Callable[["Builder", Tensor], Tensor]
 IMAGE: dict[str, Block] = {}
 TOKENS: dict[str, Block] = {}
 VECTOR: dict[str, Block] = {}
+RARE_IMAGE: dict[str, Block] = {}
+RARE_TOKENS: dict[str, Block] = {}
+"""See tests.rare_blocks."""
 
 
 def block(table: dict[str, Block]) -> Callable[[Block], Block]:
@@ -1063,6 +1066,13 @@ BLOCKS: dict[str, tuple[int, Block]] = {
 """Block name -> (rank after the batch axis of the tensor it reads, function)."""
 
 
+def rare_blocks() -> dict[str, tuple[int, Block]]:
+    """The blocks of tests.rare_blocks, where that is imported."""
+    return {name: (3, f) for name, f in RARE_IMAGE.items()} | {
+        name: (2, f) for name, f in RARE_TOKENS.items()
+    }
+
+
 def build(recipe: Recipe) -> onnx.ModelProto:
     """The network of a recipe: its blocks between a first convolution and a last contraction."""
     b = Builder(recipe)
@@ -1070,7 +1080,7 @@ def build(recipe: Recipe) -> onnx.ModelProto:
     x = b.conv(Tensor("input", (3, size, size)), b.pick(WIDTHS), 3)
     for name, seed in recipe.blocks:
         b.rng = np.random.default_rng([recipe.seed, seed])
-        rank, function = BLOCKS[name]
+        rank, function = BLOCKS[name] if name in BLOCKS else rare_blocks()[name]
         x = {3: b.image, 2: b.tokens, 1: b.vector}[rank](x)
         b.saved.append(x)
         x = function(b, x)
@@ -1105,9 +1115,10 @@ def _model(b: Builder, outputs: Sequence[Tensor], size: int) -> onnx.ModelProto:
     return model
 
 
-def recipes(max_blocks: int = 6) -> st.SearchStrategy[Recipe]:
-    """Recipes of up to ``max_blocks`` blocks."""
-    blocks = st.tuples(st.sampled_from(sorted(BLOCKS)), st.integers(0, 2**20))
+def recipes(max_blocks: int = 6, *, rare: bool = False) -> st.SearchStrategy[Recipe]:
+    """Recipes of up to ``max_blocks`` blocks; ``rare``: of those of tests.rare_blocks too."""
+    names = sorted(BLOCKS) + (sorted(rare_blocks()) if rare else [])
+    blocks = st.tuples(st.sampled_from(names), st.integers(0, 2**20))
     return st.builds(
         Recipe,
         blocks=st.lists(blocks, min_size=1, max_size=max_blocks).map(tuple),

@@ -147,10 +147,40 @@ def simple_rows() -> list[Row]:
     return rows
 
 
+# zero, in a way that only a run shows
+AT_RUN_TIME = "m = ReduceMax<keepdims=0>(a)\nt = Cast<to=7>(m)\nu = Mul(t, o)\nv = Add(u, i)\n"
+LATE = {"o": scalar(0, np.int64)}
+
+
+def late_rows() -> list[Row]:
+    """Sizes that are known at run time only: pruning cannot rewrite them."""
+    frozen: list[tuple[str, str, tuple[int, ...], Shape]] = [
+        ("Reshape", "c = Reshape(a, v)", (1, 4, 4, 4), (2, 4, 1, 1)),
+        ("Expand", "g = GlobalAveragePool(a)\nc = Expand(g, v)", (1, 4, 4, 4), (2, 4, 1, 1)),
+        ("Tile", "c = Tile(a, v)", (1, 2, 1, 1), (2, 8, 1, 1)),
+        ("Split", "p, q = Split<axis=1>(a, v)\nc = Add(p, q)", (2, 2), (2, 2, 1, 1)),
+        ("Resize", "c = Resize(a, , , v)", (1, 4, 8, 8), (2, 4, 1, 1)),
+        ("ConstantOfShape", "d = ConstantOfShape(v)\nc = Add(a, d)", (1, 4, 4, 4), (2, 4, 1, 1)),
+    ]
+    return [
+        Row(op, AT_RUN_TIME + body, [], weights={**LATE, "i": ints(*sizes)}, last=last, runs=op != "Split")
+        for op, body, sizes, last in frozen
+    ]
+
+
+# what is gone is zero in the masked model: not after these, so their results are what is cut
+MOVES_ZERO = _names("Clip Cos Cosh Exp HardSigmoid Sigmoid Softplus")
+
+
 STEP: dict[str, Shape | np.ndarray] = {"s": scalar(0.05), "z": scalar(0, np.int8)}
 
 ROWS = [
     *simple_rows(),
+    *late_rows(),
+    *(Row(op, f"w = {op}({'W, l' if op == 'Clip' else 'W'})\nc = Conv(a, w)", [4, 4],
+          weights={"W": (4, 4, 1, 1), **({"l": scalar(0.2)} if op == "Clip" else {})}) for op in MOVES_ZERO),
+    *(Row(op, f"w = {op}(W)\nc = Conv(a, w)", [4, 4], weights={"W": (4, 4, 1, 1)})
+      for op in ("Tanh", "Neg", "Erf", "Sin", "LeakyRelu")),
     Row("Cast", "p = Cast<to=11>(a)\nc = Cast<to=1>(p)", [4]),
     Row("CastLike", "c = CastLike(a, V)", [4], weights={"V": (7,)}),
     Row("Mod", "c = Mod<fmod=1>(a, V)", [4], weights=LINE, runs=False),
@@ -222,7 +252,11 @@ ROWS = [
       for ta in (0, 1) for tb in (0, 1)),
     tokens("Einsum", 'c = Einsum<equation="btd,od->bto">(a, W)', [4, 6], weights={"W": (6, 4)}, last=(6, 2)),
     tokens("Einsum", 'd = Einsum<equation="bid,bjd->bij">(a, a)\nc = MatMul(d, a)', [4]),
-    tokens("Einsum", 'c = Einsum<equation="...d,od->...o">(a, W)', [], Reason.MODE, weights={"W": (4, 4)}),
+    tokens("Einsum", 'c = Einsum<equation="...d,od->...o">(a, W)', [4, 6], weights={"W": (6, 4)}, last=(6, 2)),
+    tokens("Einsum", 'c = Einsum<equation="...d, ...d -> ...d">(a, V)', [4], weights={"V": (1, 1, 4)}),
+    tokens("Einsum", 'd = Einsum<equation="...ii->...i">(a)\nc = Unsqueeze(d, i)', [], Reason.MODE,
+           weights={"i": ints(1)}),
+    tokens("Einsum", 'c = Einsum<equation="btd,dd->btd">(a, W)', [], Reason.MODE, weights={"W": (4, 4)}),
     # -- movement
     Row("Transpose", "t = Transpose<perm=[0, 2, 3, 1]>(a)\nc = Transpose<perm=[0, 3, 1, 2]>(t)", [4]),
     Row("Reshape", "r = Reshape(a, i)\nc = Reshape(r, j)", [4],

@@ -16,13 +16,20 @@ import onnx
 import onnx_ir as ir
 
 from graphprune.errors import ModelError, OptionError
-from graphprune.folding import MAX_FOLDED_ELEMENTS, fold
+from graphprune.folding import MAX_FOLDED_ELEMENTS, fold, may_be_large
 from graphprune.frontends.opened import made_from_sizes, unlike
 from graphprune.graph import Graph, Node, Value, operator_name
+from graphprune.mapped import array_of
 from graphprune.open_sizes import other_sizes
 
 GUESSED_SPATIAL = 224
 GUESSED_SEQUENCE = 16
+
+LARGEST_TENSOR = 1 << 31
+"""Elements. A few bytes of a damaged file can claim any size; tensors beyond this are refused before they are made."""
+
+LARGEST_COMPUTED = 1 << 28
+"""Elements. Larger constants that operators make out of smaller ones are left to the run time."""
 
 Register = Callable[[ir.Value, np.ndarray], None]
 Visit = Callable[[Node, ir.Node, Register], None]
@@ -145,6 +152,7 @@ class _Builder:
         value = Value(source.name or "", dtype=dtype_name(source.dtype))
         if source.shape is not None:
             value.shape = self._input_shape(source, value.name)
+            _check_size(value)
         return self._register(source, value)
 
     def _input_shape(self, source: ir.Value, name: str) -> tuple[int, ...]:
@@ -206,12 +214,13 @@ class _Builder:
             value.consumers.append(node)
         if source.op_type == "Constant" and source.domain in ("", "ai.onnx"):
             self._constant_node(node, source)
-        elif not self._folded(node):
+        elif not self._folded(node, source):
             self._infer(node, source)
             self._computed_constant(node)
         for out, out_source in zip(node.outputs, source.outputs, strict=True):
             if out.shape is None:
                 self._fallback_shape(out, out_source)
+            _check_size(out)
         return node
 
     def _announce(self, source: ir.Value, array: np.ndarray) -> None:
@@ -280,12 +289,12 @@ class _Builder:
                     f"Constant node {node.name!r} holds a sparse tensor: store it as a dense tensor first"
                 )
 
-    def _folded(self, node: Node) -> bool:
+    def _folded(self, node: Node, source: ir.Node) -> bool:
         if node.op in ("Shape", "Size"):
-            source = node.input(0)
-            if source is None or source.shape is None:
+            measured = node.input(0)
+            if measured is None or measured.shape is None:
                 return False
-            shape = np.array(source.shape, np.int64)
+            shape = np.array(measured.shape, np.int64)
             if node.op == "Size":
                 _known(node.outputs[0], np.array(shape.prod(), np.int64))
             else:
@@ -296,7 +305,7 @@ class _Builder:
             if value is not None and value.known is None:
                 return False
             arrays.append(None if value is None else value.known)
-        if not arrays:
+        if not arrays or (may_be_large(node) and not self._small(node, source)):
             return False
         outputs = fold(node, arrays)
         if outputs is None:
@@ -304,6 +313,11 @@ class _Builder:
         for out, array in zip(node.outputs, outputs, strict=True):
             _known(out, array)
         return True
+
+    def _small(self, node: Node, source: ir.Node) -> bool:
+        """Whether all results are known to be small before they are computed."""
+        self._infer(node, source)
+        return all(o.shape is not None and o.size <= MAX_FOLDED_ELEMENTS for o in node.outputs if o.name)
 
     def _infer(self, node: Node, source: ir.Node) -> None:
         if "::" in node.op or not onnx.defs.has(source.op_type, self.opset, ""):
@@ -354,7 +368,7 @@ class _Builder:
         if "::" in node.op or node.op.startswith(("Random", "Bernoulli", "Multinomial", "Sequence")):
             return
         for out in node.outputs:
-            out.constant = True
+            out.constant = out.size <= LARGEST_COMPUTED
 
     def _fallback_shape(self, out: Value, source: ir.Value) -> None:
         if out.name in self.measured:
@@ -362,6 +376,14 @@ class _Builder:
             out.dtype = out.dtype or dtype
         elif not self.guessed and source.shape is not None and all(isinstance(d, int) for d in source.shape):
             out.shape = tuple(int(d) for d in source.shape if isinstance(d, int))
+
+
+def _check_size(value: Value) -> None:
+    if value.size > LARGEST_TENSOR:
+        raise ModelError(
+            f"tensor {value.name!r} would have the shape {list(value.shape or ())}, more than graphprune takes: "
+            "the model is damaged, or needs other sizes (--input-shape)"
+        )
 
 
 def _stored(value: Value, tensor: Any) -> Value:
@@ -378,7 +400,7 @@ def _stored(value: Value, tensor: Any) -> Value:
 
 def _read(name: str, tensor: ir.TensorProtocol) -> np.ndarray:
     try:
-        return np.asarray(tensor.numpy())
+        return array_of(tensor)
     except (ValueError, TypeError, OSError) as error:
         raise ModelError(
             f"weight {name!r} cannot be read: its data does not fit its shape {list(tensor.shape)} and type; "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
 
 from graphprune.errors import ModelError
+from graphprune.frontends.tensors import graphs_of
 
-MAX_BYTES = 1 << 34
-"""A few bytes can claim any shape: larger tensors are taken for damage."""
+ROOM = 1 << 28
+TIMES = 256
+"""A few bytes can claim any shape: all of them together may take ROOM bytes, or TIMES those of the model."""
 
 _NO_NUMBERS = frozenset({onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING})
 
@@ -21,33 +22,28 @@ def densified(proto: onnx.ModelProto, what: str, notes: list[str]) -> onnx.Model
 
     Raises ModelError for a sparse tensor that contradicts itself.
     """
-    if not any(graph.sparse_initializer for graph in _graphs(proto)):
+    if not any(graph.sparse_initializer for graph in graphs_of(proto)):
         return proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     names = []
-    for graph in _graphs(copy):
+    room = max(ROOM, TIMES * proto.ByteSize())
+    for graph in graphs_of(copy):
         for sparse in graph.sparse_initializer:
             names.append(sparse.values.name)
-            graph.initializer.append(_dense(sparse, what))
+            dense = _dense(sparse, what, room)
+            room -= len(dense.raw_data)
+            graph.initializer.append(dense)
         del graph.sparse_initializer[:]
     notes.append(f"{len(names)} sparse initializers were read as dense ones (the first is {names[0]!r})")
     return copy
 
 
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The main graph and every sub-graph, also those of local functions."""
-    yield proto.graph
-    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    while nodes:
-        for attr in nodes.pop().attribute:
-            for graph in (*([attr.g] if attr.HasField("g") else []), *attr.graphs):
-                yield graph
-                nodes.extend(graph.node)
+def _dense(sparse: onnx.SparseTensorProto, what: str, room: int) -> onnx.TensorProto:
+    """As a dense tensor of at most ``room`` bytes.
 
-
-def _dense(sparse: onnx.SparseTensorProto, what: str) -> onnx.TensorProto:
-    """Indices are row-major numbers ``[stored]`` or positions ``[stored, rank]``, ascending (onnx.proto)."""
+    Indices are row-major numbers ``[stored]`` or positions ``[stored, rank]``, ascending (onnx.proto).
+    """
     name, shape = sparse.values.name, tuple(sparse.dims)
 
     def damaged(why: str) -> ModelError:
@@ -64,7 +60,7 @@ def _dense(sparse: onnx.SparseTensorProto, what: str) -> onnx.TensorProto:
         indices = onnx.numpy_helper.to_array(sparse.indices)
     except Exception as error:  # onnx raises many types for data that does not fit its shape
         raise damaged("has data that does not fit its shape and type") from error
-    if not shape or min(shape) <= 0 or math.prod(shape) * values.dtype.itemsize > MAX_BYTES:
+    if not shape or min(shape) <= 0 or math.prod(shape) * values.dtype.itemsize > room:
         raise damaged(f"claims the shape {shape}")
     if values.ndim != 1 or indices.shape not in {values.shape, (*values.shape, len(shape))}:
         raise damaged(f"has {values.shape} values and {indices.shape} indices")

@@ -52,10 +52,11 @@ def convolve(
         c.freeze_all(x, Reason.DYNAMIC_WEIGHT, n)
         c.freeze_all(w, Reason.DYNAMIC_WEIGHT, n)
         return Labels.untracked(shape)
-    groups = n.attr("group", 1)
+    groups, inner = n.attr("group", 1), w.shape[1]
+    if groups < 1 or w.shape[0] % groups or x.shape[1] != inner * groups:
+        raise ValueError("the weight does not fit its input in so many groups")
     channels = c.only(x, 1, n)
     filters = lab.vector(w, 0)
-    inner = w.shape[1]
     positions = shape[0] * math.prod(shape[2:]) * math.prod(w.shape[2:])
     if groups == 1:
         columns = _consumed(c, n, channels, lab.vector(w, 1))
@@ -83,6 +84,8 @@ def conv_transpose(c: Coupler, n: Node, x: Labels, w: Labels, b: Labels | None =
     if not weight.constant:
         c.freeze_all(x, Reason.DYNAMIC_WEIGHT, n)
         return Labels.untracked(shape)
+    if groups < 1 or w.shape[0] % groups or x.shape[1] != w.shape[0]:
+        raise ValueError("the weight does not fit its input in so many groups")
     channels, rows, width = c.only(x, 1, n), lab.vector(w, 0), w.shape[1]
     positions = math.prod(x.shape[2:]) * shape[0] * math.prod(w.shape[2:])
     if groups == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 from graphprune import labels as lab
 from graphprune.coupler import Coupler
@@ -64,15 +65,29 @@ def qlinear_matmul(
 
 @rule("Einsum")
 def einsum(c: Coupler, n: Node, *operands: Labels) -> Labels:
-    """A generalised matrix product; repeated letters and ellipses freeze."""
+    """A generalised matrix product; repeated letters freeze."""
     equation = str(n.attr("equation", "")).replace(" ", "")
     inputs, arrow, out = equation.partition("->")
     letters = inputs.split(",")
-    plain = all(len(set(t)) == len(t) == x.rank for t, x in zip(letters, operands, strict=False))
-    if not arrow or "." in equation or len(letters) != len(operands) or not plain:
+    if not arrow or len(letters) != len(operands):
+        return unknown_layout(c, n, *operands)
+    *letters, out = _spelled_out([*letters, out], [x.rank for x in operands])
+    if "." in out or not all(len(set(t)) == len(t) == x.rank for t, x in zip(letters, operands, strict=True)):
         return unknown_layout(c, n, *operands)
     values = [operand(v) for v in n.inputs]
     return c.contract(n, list(zip(values, operands, letters, strict=True)), out)
+
+
+def _spelled_out(terms: Sequence[str], ranks: Sequence[int]) -> list[str]:
+    """Letters for the axes that an ellipsis stands for, aligned at the right; the result has those of the longest."""
+    spare = "".join(x for x in string.ascii_letters if not any(x in t for t in terms))
+    counts = [r - len(t) + 3 for t, r in zip(terms, ranks, strict=False) if "..." in t]
+    if any(not 0 <= count <= len(spare) for count in counts):
+        return list(terms)
+    lengths = [*ranks, max(counts, default=0) + len(terms[-1]) - 3]
+    return [
+        t.replace("...", spare[len(spare) - (r - len(t) + 3) :]) for t, r in zip(terms, lengths, strict=True)
+    ]
 
 
 def embedding(c: Coupler, n: Node, table: Labels, axis: int, index_rank: int) -> Labels:

@@ -49,7 +49,8 @@ def transpose(c: Coupler, n: Node, x: Labels) -> Labels:
     return lab.transpose(x, n.attr("perm") or tuple(reversed(range(x.rank))))
 
 
-@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", settle=False, weights=True)
+@rule("Flatten", "Squeeze", "Unsqueeze", settle=False, weights=True)
+@rule("Reshape", settle=False, weights=True, sizes=1)
 def reshape(c: Coupler, n: Node, x: Labels, *_: Labels | None) -> Labels:
     """Factor groups of the two shapes are matched; a literal target is rewritten."""
     y = lab.reshape(x, n.outputs[0].shape or ())
@@ -113,7 +114,7 @@ def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return shape[:dim] + (1,) + shape[dim + 1 :]
 
 
-@rule("Split", settle=False, weights=True)
+@rule("Split", settle=False, weights=True, sizes=1)
 def split(c: Coupler, n: Node, x: Labels, _: Labels | None = None) -> tuple[Labels, ...]:
     """Labels are cut where the data is; sizes are rewritten."""
     axis = n.attr("axis", 0) % x.rank
@@ -252,7 +253,7 @@ def _with_index_axes(x: Labels, axis: int, shape: Sequence[int]) -> Labels:
     return lab.reshape(x, new)
 
 
-@rule("Expand", settle=False, weights=True)
+@rule("Expand", settle=False, weights=True, sizes=1)
 def expand(c: Coupler, n: Node, x: Labels, _: Labels | None = None) -> Labels:
     """An axis that grows from 1 gets labels of its own, so that what it meets stays removable."""
     y = _grown(c, n, x, n.outputs[0].shape or ())
@@ -284,7 +285,7 @@ def _grown(c: Coupler, n: Node, x: Labels, shape: Sequence[int]) -> Labels:
     return Labels(x.factors, x.terms + virtual.terms)
 
 
-@rule("Tile", settle=False, weights=True)
+@rule("Tile", settle=False, weights=True, sizes=1)
 def tile(c: Coupler, n: Node, x: Labels, _: Labels | None = None) -> Labels:
     """A tracked axis repeats its labels; an axis that grows from 1 gets labels of its own."""
     repeats, shape = parameter(n, "repeats", 1), n.outputs[0].shape or ()
@@ -353,7 +354,7 @@ def pad(c: Coupler, n: Node, x: Labels, *_: Labels | None) -> Labels:
     return y
 
 
-@rule("ConstantOfShape", weights=True)
+@rule("ConstantOfShape", weights=True, sizes=0)
 def constant_of_shape(c: Coupler, n: Node, _: Labels | None = None) -> Labels:
     """A filled tensor: every axis gets labels of its own; its shape is rewritten."""
     out = n.outputs[0]

@@ -23,20 +23,30 @@ class Rule:
 
     ``weights``: labels follow stored tensors through the operator, so that the original is sliced;
     otherwise a constant that the operator computes becomes a stored tensor of its own.
+    ``sizes``: the input that holds sizes of the output, which pruning rewrites: where they are only known at
+    run time, everything stays.
     """
 
     function: RuleFunction
     settle: bool
     weights: bool
+    sizes: int | None
     summary: str
     family: str
+    _mandatory: tuple[bool, ...]
+    _rest: bool
+
+    def lacks(self, inputs: Sequence[object | None]) -> bool:
+        """Whether one of ``inputs`` that the operator must have is None."""
+        longer = (*self._mandatory, *([self._rest] * len(inputs)))
+        return any(x is None and must for x, must in zip(inputs, longer, strict=False))
 
 
 _RULES: dict[str, Rule] = {}
 
 
 def rule(
-    *operators: str, settle: bool = True, weights: bool = False
+    *operators: str, settle: bool = True, weights: bool = False, sizes: int | None = None
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule for ``operators`` (ONNX names, ``domain::Name`` outside the standard domain).
 
@@ -46,13 +56,26 @@ def rule(
     def register(function: RuleFunction) -> RuleFunction:
         summary = (inspect.getdoc(function) or "").split("\n")[0]
         family = function.__module__.rsplit(".", 1)[-1]
+        mandatory, rest = _operands(function)
         for operator in operators:
             if operator in _RULES:
                 raise ValueError(f"{operator} already has a rule")
-            _RULES[operator] = Rule(function, settle, weights, summary, family)
+            _RULES[operator] = Rule(function, settle, weights, sizes, summary, family, mandatory, rest)
         return function
 
     return register
+
+
+def _operands(function: RuleFunction) -> tuple[tuple[bool, ...], bool]:
+    """Which operands a rule's signature says are never None: the named ones, and those of ``*operands``."""
+    named, rest = [], False
+    for parameter in list(inspect.signature(function).parameters.values())[2:]:
+        must = parameter.annotation == "Labels"
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            rest = must
+        else:
+            named.append(must)
+    return tuple(named), rest
 
 
 def find_rule(operator: str) -> Rule | None:

@@ -44,7 +44,8 @@ def sample(c: Coupler, n: Node, x: Labels, *others: Labels | None) -> Labels:
     return x
 
 
-@rule("Resize", "Upsample")
+@rule("Upsample")
+@rule("Resize", sizes=3)
 def resize(c: Coupler, n: Node, x: Labels, *_: Labels | None) -> Labels:
     """Axes that keep their size pass; explicit sizes are rewritten."""
     shape = n.outputs[0].shape or ()
