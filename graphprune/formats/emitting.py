@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,16 +47,30 @@ class Emitted:
             self.finish(proto)
         return proto
 
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        beside: Mapping[Path, bytes] | None = None,
+        gone: Collection[Path] = (),
+    ) -> Path:
         """Write the model and, where weights are patterned, its sidecar ``OUT.blocks.npz``: both or neither.
 
+        ``beside``: more files that appear with them. ``gone``, and the sidecar of an older model at ``path``, go.
         Raises OptionError where one of them exists (unless ``force``) or cannot be written.
         """
         target = Path(path)
-        beside = {}
+        sidecar = blocks_path(target)
+        more: dict[Path, Callable[[Path], bytes]] = {p: _constant(c) for p, c in (beside or {}).items()}
         if self.weights:
-            beside[blocks_path(target)] = lambda model: sidecar_bytes(self.weights, self.structure, model)
-        return save_model(self.model, target, force=force, finish=self.finish, beside=beside)
+            more[sidecar] = lambda model: sidecar_bytes(self.weights, self.structure, model)
+        stale = [*gone, *([sidecar] if force and not self.weights else [])]
+        return save_model(self.model, target, force=force, finish=self.finish, beside=more, gone=stale)
+
+
+def _constant(content: bytes) -> Callable[[Path], bytes]:
+    return lambda _: content
 
 
 def emit(

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from graphprune.errors import OptionError, TrainingError
+from graphprune.placing import place_together, reason
 
-VERSION = 1
-
-
-def checkpoint_path(output: Path) -> Path:
-    """``OUT.onnx`` -> ``OUT.checkpoint``."""
-    return output.with_suffix(".checkpoint") if output.suffix == ".onnx" else Path(f"{output}.checkpoint")
+VERSION = 2
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -24,21 +18,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises TrainingError where the disk does not take it; an earlier checkpoint is left as it was.
     """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+
+    def write(folder: Path) -> None:
+        with (folder / path.name).open("wb") as file:
             torch.save({"version": VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+
+    try:
+        place_together(path, write)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        kept = "; the checkpoint before it is still there" if path.exists() else ""
-        raise TrainingError(f"cannot write the checkpoint {path}: {reason}{kept}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        kept = f"; the one before it is still there, so --resume goes on from {path}" if path.exists() else ""
+        raise TrainingError(f"cannot write the checkpoint {path}: {reason(error)}{kept}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -37,20 +37,21 @@ from graphprune.training.layerwise import observe
 from graphprune.training.losses import Loss
 from graphprune.training.optimisers import Optimizer, build_optimizer
 from graphprune.training.phases import SEARCH, Phases
+from graphprune.training.recording import Recording
 from graphprune.training.recovery import check_refit, freeze, trainable
+from graphprune.training.stopping import Stopping
 from graphprune.training.teacher import Outputs, Teacher
 
 _INITIAL_BATCHES = 4
 _STATISTICS_BATCHES = 100
-_LOOKS = 200
-"""How often in a whole training the masks are looked at for the report."""
 
 
 class Training:
     """Trains ``search.module`` by a recipe.
 
-    ``on_step`` is called after every step, ``on_hard`` once the masks are fixed. Raises TrainingError for a
-    loss that is not finite, Interrupted on Ctrl-C, in both cases with a checkpoint on disk where
+    ``on_step`` is called after every step, ``on_hard`` once the masks are fixed, ``say`` with what the user should
+    know. Raises TrainingError for a loss that is not finite or a checkpoint that the disk does not take, and
+    Interrupted on Ctrl-C or another signal that ends a process, after the step and with a checkpoint of it where
     ``checkpoint`` names one.
     """
 
@@ -66,12 +67,15 @@ class Training:
         checkpoint: Path | None = None,
         on_step: Callable[[Progress], None] | None = None,
         on_hard: Callable[[], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.search, self.recipe, self.data, self.loss, self.devices = search, recipe, data, loss, devices
         self.phases, self.checkpoint = phases, checkpoint
-        self.on_step, self.on_hard = on_step, on_hard
-        self.step = self.epoch = self.used = 0
-        """Steps done, the epoch of the data that comes next, and its batches already used."""
+        self.on_step, self.on_hard, self.say = on_step, on_hard, say
+        self.step = 0
+        """Steps done."""
+        self.place = (0, 0)
+        """The epoch of the data that comes next, and its batches already used."""
         search.samples, search.feeds = self._first_batches, self._feeds
         self.notes: dict[str, Any] = {}
         """Plain data that checkpoints carry along (metrics measured so far)."""
@@ -105,6 +109,7 @@ class Training:
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self._parallel: nn.Module | None = None
         self._undecided = self._kept = 1.0
+        self.recording = Recording(phases.total)
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -126,17 +131,23 @@ class Training:
             self.teacher.remember(self.data, self.recipe.batch_size, self.devices)
         self.module.train()
         last = time.monotonic()
-        try:
-            for batch in self._batches():
-                self._enter_phase()
-                self._one_step(batch)
-                if time.monotonic() - last > 60 * self.recipe.checkpoint_minutes:
-                    self.save()
-                    last = time.monotonic()
-        except KeyboardInterrupt:
-            raise Interrupted(self._stopped("stopped")) from None
-        self._enter_phase()
-        self.save()  # should writing the result fail, nothing is trained again
+        with Stopping(self.say) as stopping:
+            try:
+                for batch in self._batches():
+                    with stopping.step():
+                        self._enter_phase()
+                        progress = self._one_step(batch)
+                    if self.on_step is not None:
+                        self.on_step(progress)
+                    if time.monotonic() - last > 60 * self.recipe.checkpoint_minutes:
+                        self.save()
+                        last = time.monotonic()
+                with stopping.step():
+                    self._enter_phase()
+                with suppress(TrainingError):  # on a full disk the result may still have room
+                    self.save()  # should writing the result fail, nothing is trained again
+            except KeyboardInterrupt:
+                raise Interrupted(self._stopped(stopping.torn), stopping.exit_code) from None
         if self.average is not None:
             self.average.copy_to_module()
         self.module.eval()
@@ -148,7 +159,7 @@ class Training:
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def _one_step(self, batch: TensorBatch) -> None:
+    def _one_step(self, batch: TensorBatch) -> Progress:
         recipe = self.recipe
         phase = self.phases.at(self.step)
         if recipe.augment == "light":
@@ -175,7 +186,8 @@ class Training:
         if self.average is not None:
             self.average.update()
         self.step += 1
-        self._report(phase, value)
+        self.place = (self.place[0], self.place[1] + 1)
+        return self._progress(phase, value)
 
     def _step_masks(self) -> None:
         search, phases = self.search, self.phases
@@ -242,20 +254,20 @@ class Training:
     def _factor(self, scheduler: str) -> float:
         return lr_factor(self.step, self.phases.total, self.phases.warmup, scheduler)
 
-    def _report(self, phase: str, loss: float) -> None:
-        if self.on_step is None:
-            return
+    def _progress(self, phase: str, loss: float) -> Progress:
+        """What the step that is done leaves to be shown; recorded on the first rank."""
         masking = self.search.masking
-        if phase != SEARCH or self.step % max(1, self.phases.total // _LOOKS) == 0:
+        looks = self.recording.looks(self.step) or self.step == self.phases.search_end + 1
+        if looks and self.devices.first:
             self._undecided = masking.undecided() if phase == SEARCH else 0.0
             self._kept = masking.kept()
         epoch = self.step / self.phases.epoch if self.phases.epoch else 0.0
         temperature = self.search.temperature if phase == SEARCH else 0.0
-        self.on_step(
-            Progress(
-                self.step, self.phases.total, phase, epoch, loss, temperature, self._undecided, self._kept
-            )
+        progress = Progress(
+            self.step, self.phases.total, phase, epoch, loss, temperature, self._undecided, self._kept
         )
+        self.recording.add(progress, self.search.target_kept)
+        return progress
 
     # -- data -------------------------------------------------------------------------------------
 
@@ -269,18 +281,16 @@ class Training:
 
     def _epochs(self) -> Iterator[TensorBatch]:
         while True:
-            skip = self.used
-            for batch in self._epoch(skip):
-                self.used += 1
-                yield batch
-            if not self.used:
+            epoch, used = self.place
+            yield from self._epoch(used)
+            if self.place == (epoch, 0):
                 raise OptionError(f"{self.data.name} gives no batch: it is empty")
-            self.epoch, self.used = self.epoch + 1, 0
+            self.place = (epoch + 1, 0)
 
     def _epoch(self, skip: int = 0) -> Iterator[TensorBatch]:
         batches = self.data.batches(
             self.recipe.batch_size,
-            epoch=self.epoch,
+            epoch=self.place[0],
             seed=self.recipe.seed,
             rank=self.devices.rank,
             world=self.devices.world,
@@ -325,10 +335,15 @@ class Training:
             return f"; the last checkpoint is {self.checkpoint}"
         return ""
 
-    def _stopped(self, what: str) -> str:
-        self.save()
-        where = f"; --resume goes on from {self.checkpoint}" if self.checkpoint is not None else ""
-        return f"{what} at step {self.step} of {self.phases.total}{where}"
+    def _stopped(self, torn: bool) -> str:
+        """What to tell whoever stopped the training. Writes a checkpoint, but not of a step that is ``torn``."""
+        if not torn:
+            self.save()
+        older = ", which is of an earlier step" if torn else ""
+        where = f"; --resume goes on from {self.checkpoint}{older}"
+        if self.checkpoint is None or not self.checkpoint.exists():
+            where = "; there is no checkpoint yet" if self.checkpoint is not None else ""
+        return f"stopped {'in' if torn else 'at'} step {self.step + torn} of {self.phases.total}{where}"
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation."""
@@ -345,7 +360,7 @@ class Training:
     def _state(self) -> dict[str, Any]:
         return {
             "identity": self._identity(),
-            "position": (self.step, self.epoch, self.used),
+            "position": (self.step, *self.place),
             "module": self.module.state_dict(),
             "search": self.search.state(),
             "optimizer": self.optimizer.state_dict(),
@@ -354,10 +369,12 @@ class Training:
             "random": torch.get_rng_state(),
             "generator": self.generator.get_state(),
             "notes": self.notes,
+            "recording": self.recording.state,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.step, self.epoch, self.used = state["position"]
+        self.step, *place = state["position"]
+        self.place = (place[0], place[1])
         self.module.load_state_dict(state["module"])
         self.search.load(state["search"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -368,6 +385,7 @@ class Training:
         torch.set_rng_state(state["random"])
         self.generator.set_state(state["generator"])
         self.notes = dict(state["notes"])
+        self.recording.load(state["recording"])
         if "hard" in self.notes:
             freeze(self.weights, self.trainable)
 

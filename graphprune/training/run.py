@@ -102,7 +102,9 @@ class _Run:
         training.notes["metrics"] = self.metrics
         training.run()
         self._measure(FINETUNED)
-        return replace(self.search.result(), metrics=dict(self.metrics))
+        return replace(
+            self.search.result(), metrics=dict(self.metrics), training=dict(training.recording.state["rows"])
+        )
 
     def _measure(self, when: str) -> None:
         if self.eval_data is None or not self.place.first or when in self.metrics:
