@@ -1,0 +1,5 @@
+drawCharts();
+drawGraph();
+watchTables();
+watchTheme();
+document.documentElement.dataset.ready = "yes";
