@@ -11,6 +11,8 @@ from .output import Column, number, percent, plural
 def analyze(
     model: options.SourceArgument,
     json: options.JsonOption = None,
+    html: options.HtmlOption = None,
+    force: options.ForceOption = False,
     input_shape: options.InputShapeOption = None,
     attention: options.AttentionOption = options.Attention.heads,
     allow_inexact: options.AllowInexactOption = False,
@@ -30,15 +32,18 @@ def analyze(
     Examples:
       graphprune analyze model.onnx
       graphprune analyze model.onnx --nodes
+      graphprune analyze model.onnx --html model.html
       graphprune analyze model.onnx --structure block --block 16x8x1x1
       graphprune analyze model.onnx --input-shape input:1,3,224,224 --json report.json
       graphprune analyze model.onnx --json - | jq .prunable_params
       graphprune analyze package.module:factory --input-shape 1,3,224,224
     """
-    paths.check_json_target(json, model)
+    paths.check_json_target(json, model, force=force)
+    paths.check_html_target(html, model, *paths.named(json), force=force)
     from graphprune import api
 
     opened, shapes = sources.open_model(model, input_shape)
+    paths.check_unread(opened.ir, *paths.named(json, html))
     analysis = api.analyze(
         opened,
         input_shapes=shapes,
@@ -53,8 +58,12 @@ def analyze(
     report = analysis.to_dict()
     if json is not None:
         output.data(report, json)
+    if html is not None:
+        output.page(analysis.to_html(), html, force=force)
     if json != "-":
         show(report, nodes=nodes)
+        if html is not None:
+            output.text(f"written     {html}")
     for sentence in report["notes"]:
         output.note(sentence)
 

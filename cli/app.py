@@ -1,10 +1,11 @@
 """The program: registers the commands, and turns every error into one sentence and an exit code.
 
-Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget, 130 interrupted.
+Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,26 +14,28 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from . import output
+from . import output, stopping
 from .analyze import analyze
 from .apply import apply
 from .check import check
 from .methods import methods
 from .prune import prune
+from .report import report
 from .rewrite import rewrite
 from .verify import verify
 
 PROGRAM = "graphprune"
-OK, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, UNUSABLE = 0, 1, 2
 
 app = typer.Typer(
     name=PROGRAM,
+    cls=stopping.Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (analyze, apply, check, methods, prune, rewrite, verify):
+for command in (analyze, apply, check, methods, prune, report, rewrite, verify):
     app.command()(command)
 
 
@@ -61,23 +64,25 @@ def program(
       graphprune prune npu.onnx --target npu-16x8 --sparsity 0.7 -o small.onnx
       graphprune check small.onnx --target npu-16x8
 
-    Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget, 130 interrupted.
+    Exit codes: 0 done, 1 a check failed, 2 unusable input, arguments or budget, 130 interrupted, 143 terminated.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Unknown errors, which are bugs, keep their traceback."""
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # its warnings come as sentences of ours
     try:
-        code = get_command(app).main(
-            args=list(sys.argv[1:] if arguments is None else arguments),
-            prog_name=PROGRAM,
-            standalone_mode=False,
-        )
+        with stopping.stoppable():
+            code = get_command(app).main(
+                args=list(sys.argv[1:] if arguments is None else arguments),
+                prog_name=PROGRAM,
+                standalone_mode=False,
+            )
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
-    except (KeyboardInterrupt, typer.Abort):
-        output.error("interrupted")
-        return INTERRUPTED
+    except stopping.Interruption as error:
+        output.error(str(error))
+        return error.exit_code
     except BrokenPipeError:  # the reader (head, less) has gone; keep the interpreter from flushing again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

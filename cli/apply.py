@@ -38,15 +38,19 @@ def apply(
     from graphprune.formats import check_format
     from graphprune.plan import Plan, beside, plan_path
 
-    paths.check_json_target(json, model, plan, written, beside(written, ".blocks.npz"))
-    paths.check_output(written)
+    sidecar = beside(written, ".blocks.npz")
+    paths.check_json_target(json, model, plan, written, plan_path(written), sidecar, force=force)
     if paths.same_file(model, written):
         raise OptionError(f"{written} is the model itself: name another file with -o")
-    if not force:
-        paths.check_free(written, plan_path(written))
-    check_format(format, Plan.load(plan).structure)
+    paths.check_outputs(written, plan_path(written), force=force)
+    structure = Plan.load(plan).structure
+    check_format(format, structure)
+    if structure in ("block", "nm"):
+        paths.check_outputs(sidecar, force=force)
     size = file_size(model) if model.exists() else None
-    result = api.apply(model, plan)
+    loaded = api.load(model)
+    paths.check_weights(loaded.ir, written, *paths.named(json), force=force)
+    result = api.apply(loaded, plan)
     result.save(written, force=force, format=format)
     if json is not None:
         output.data(result.plan.to_json(), json)

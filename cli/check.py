@@ -21,6 +21,7 @@ def check(
     target: options.RequiredTarget,
     json: options.JsonOption = None,
     input_shape: options.InputShapeOption = None,
+    force: options.ForceOption = False,
 ) -> None:
     """Say whether MODEL, as it is written, fits an accelerator: operators, channel counts, zeros, storage.
 
@@ -37,10 +38,13 @@ def check(
     """
     shapes = options.input_shapes(input_shape)
     described = [Path(target)] if target.endswith(".toml") else []
-    paths.check_json_target(json, model, *described)
+    paths.check_json_target(json, model, *described, force=force)
+    from graphprune import api
     from graphprune.targets.checking import check as compare
 
-    report = compare(model, target, input_shapes=shapes)
+    loaded = api.load(model)
+    paths.check_unread(loaded.ir, *paths.named(json))
+    report = compare(loaded, target, input_shapes=shapes)
     if json is not None:
         output.data(report.to_dict(), json)
     if json != "-":

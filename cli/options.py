@@ -51,6 +51,15 @@ JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Write JSON to a file; '-' prints nothing else to stdout."),
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Write a report with charts and the coupling graph: one file that opens offline.",
+        show_default=False,
+    ),
+]
 InputShapeOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,7 +90,7 @@ OutOption = Annotated[
         "-o",
         "--output",
         metavar="OUT",
-        help="The file to write.  [default: MODEL.pruned.onnx; of rewrite: MODEL.rewritten.onnx]",
+        help="The file to write.  [default: MODEL.pruned.onnx; of rewrite: MODEL.rewritten.onnx; of report: PLAN.html]",
         show_default=False,
     ),
 ]

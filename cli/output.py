@@ -33,7 +33,7 @@ class Column:
 
 def text(line: str = "") -> None:
     """One line of the report."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
@@ -50,7 +50,7 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
     from rich.table import Table
     from rich.text import Text
 
-    content = [tuple(row) for row in rows]
+    content = [tuple(map(printable, row)) for row in rows]
     if not content:
         return
     console = _console(sys.stdout)
@@ -70,7 +70,7 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
     for row in content:
         drawn.add_row(*(Text(cell) for cell in row))
     text()
-    console.print(Text(title, "bold"))
+    console.print(Text(printable(title), "bold"))
     console.print(drawn)
 
 
@@ -116,6 +116,13 @@ def data(content: Mapping[str, Any] | str, target: str) -> None:
     write_text(Path(target), rendered, force=True)
 
 
+def page(content: str, target: Path, *, force: bool) -> None:
+    """An HTML report. Raises OptionError where it cannot be written, or ``target`` exists (no ``force``)."""
+    from graphprune.writing import write_text
+
+    write_text(target, content, force=force)
+
+
 def number(value: float) -> str:
     """Three significant digits with K, M or G: ``272474`` -> ``272 K``."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
@@ -136,8 +143,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def printable(line: str) -> str:
+    """Names come from files: what would move the cursor, or is not text at all, is written as Python escapes it."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
 def _one_line(sentence: str) -> str:
-    return " ".join(sentence.split())
+    return printable(" ".join(sentence.split()))
 
 
 def _console(stream: TextIO) -> Console:

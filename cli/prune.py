@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import calibrating, options, output, paths, sources
+from . import calibrating, options, output, paths, sources, stopping
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
 from .showing import file_size, show
@@ -45,6 +45,7 @@ def prune(
     seed: options.SeedOption = 0,
     input_shape: options.InputShapeOption = None,
     json: options.JsonOption = None,
+    html: options.HtmlOption = None,
     force: options.ForceOption = False,
     data: training.DataOption = None,
     samples: training.SamplesOption = None,
@@ -115,6 +116,7 @@ def prune(
     \b
     Examples:
       graphprune prune model.onnx --sparsity 0.5
+      graphprune prune model.onnx --sparsity 0.5 --html report.html
       graphprune prune model.onnx --sparsity 0.5 --data photos/
       graphprune prune model.onnx --macs 0.3 -o small.onnx --method bn-scale
       graphprune prune model.onnx --params 0.4 --exclude 'head.*' --ratio 'layer1.*=0.2'
@@ -131,18 +133,20 @@ def prune(
     values = asked(ctx, prune)
     written = out if out is not None else paths.default_output(model, ".pruned.onnx")
     words = _words(values)
-    _check_targets(model, written, force, resume, values["structure"])
     from graphprune import api
     from graphprune.formats import check_format
     from graphprune.plan import beside
 
-    paths.check_json_target(json, model, written, beside(written, ".blocks.npz"), Path(f"{written}.data"))
     check_format(values["format"], values["structure"])
-    with Watching() as watching:
-        trained = calibrating.trains(values)
-        told = _training(values, written, watching) if trained else None
+    trained = calibrating.trains(values)
+    _check_targets(values, written, trained)
+    checkpoint = beside(written, ".checkpoint") if trained else None
+    with stopping.resumable(checkpoint), Watching() as watching:
+        told = _training(values, checkpoint, watching) if trained else None
+        recipe = _recipe(values, told)
         opened, words["input_shapes"] = sources.open_model(model, values["input_shape"])
         loaded = api.load(opened)
+        paths.check_weights(loaded.ir, written, *paths.named(json, html), force=force)
         if not trained:
             words |= calibrating.words(values, watching)
         result = api.prune(loaded, **words, training=told)
@@ -151,13 +155,17 @@ def prune(
     if not is_first_rank():
         return
     size = file_size(model) if model.exists() else None
-    result.save(written, force=force, format=values["format"])
-    if told is not None:
-        _finish_training(values, written, told)
+    with stopping.resumable(checkpoint), stopping.unwritten(checkpoint):
+        result.save(written, force=force, format=values["format"], recipe=recipe)
+    if checkpoint is not None:  # it has served
+        checkpoint.unlink(missing_ok=True)
     if json is not None:
         output.data(result.plan.to_json(), json)
+    if html is not None:
+        sizes = None if size is None else (size, file_size(written))
+        output.page(result.to_html(recipe=recipe or "", files=sizes), html, force=force)
     if json != "-":
-        show(result, model, written, size)
+        show(result, model, written, size, html)
     advice = calibrating.advice(values, result)
     for sentence in (*result.analysis.notes, *result.emit(values["format"]).notes, *advice):
         output.note(sentence)
@@ -192,9 +200,8 @@ def _words(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> TrainingOptions:
+def _training(values: Mapping[str, Any], checkpoint: Path | None, watching: Watching) -> TrainingOptions:
     """What a method that trains is told. Raises OptionError."""
-    from graphprune.plan import beside
     from graphprune.recipes.training import TrainingOptions
 
     return TrainingOptions(
@@ -205,20 +212,17 @@ def _training(values: Mapping[str, Any], target: Path, watching: Watching) -> Tr
         resize=training.size(values["resize"]),
         mean=training.numbers(values["mean"], "--mean"),
         std=training.numbers(values["std"], "--std"),
-        checkpoint=beside(target, ".checkpoint"),
+        checkpoint=checkpoint,
         resume=values["resume"],
         watcher=watching,
     )
 
 
-def _finish_training(values: Mapping[str, Any], target: Path, told: TrainingOptions) -> None:
-    """The recipe goes beside the output; the checkpoint has served."""
-    from graphprune.plan import beside
-    from graphprune.recipes.recipe import write_recipe
+def _recipe(values: Mapping[str, Any], told: TrainingOptions | None) -> str | None:
+    """What goes beside the output of a training, to run it again. Raises OptionError."""
+    from graphprune.recipes.recipe import recipe_text
 
-    write_recipe(beside(target, ".recipe.toml"), full_recipe(values, told.recipe), force=True)
-    if told.checkpoint is not None:
-        told.checkpoint.unlink(missing_ok=True)
+    return None if told is None else recipe_text(full_recipe(values, told.recipe))
 
 
 def is_first_rank() -> bool:
@@ -226,24 +230,28 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _check_targets(model: Path, target: Path, force: bool, resume: bool, structure: str) -> None:
+def _check_targets(values: Mapping[str, Any], target: Path, trained: bool) -> None:
     """Refuse, before any work, what could not be written. Raises OptionError."""
     from graphprune.errors import OptionError
-    from graphprune.plan import beside, plan_path
+    from graphprune.plan import beside, history_path, plan_path, recipe_path
 
-    paths.check_output(target)
+    model, force = values["model"], values["force"]
+    patterned = values["structure"] not in ("channel", "branch")
+    sidecar, checkpoint = beside(target, ".blocks.npz"), beside(target, ".checkpoint")
+    files = [target, plan_path(target), *([sidecar] if patterned else [])]
+    files += [recipe_path(target), history_path(target)] if trained else []
+    own = (*files, sidecar, checkpoint, Path(f"{target}.data"))
+    paths.check_json_target(values["json"], model, *own, force=force)
+    others = (model, *files, sidecar, checkpoint, history_path(target), *paths.named(values["json"]))
+    paths.check_html_target(values["html"], *others, force=force)
     if target.suffix == ".pt2" and not sources.is_factory(model):
         raise OptionError(
             f"{target}: .pt2 is for a PyTorch module (package.module:factory); name an .onnx file"
         )
-    if force:
-        return
-    if paths.same_file(model, target):
+    if paths.same_file(model, target) and not force:
         raise OptionError(f"{target} is the model itself: name another file with -o, or use --force")
-    checkpoint = beside(target, ".checkpoint")
-    if checkpoint.exists() and not resume:
+    if trained and checkpoint.exists() and not values["resume"] and not force:
         raise OptionError(
             f"{checkpoint} is left from an interrupted run: use --resume to go on, or --force to begin again"
         )
-    sidecar = () if structure in ("channel", "branch") else (beside(target, ".blocks.npz"),)
-    paths.check_free(target, plan_path(target), *sidecar)
+    paths.check_outputs(*files, force=force)

@@ -47,16 +47,17 @@ def rewrite(
     """
     shapes = options.input_shapes(input_shape)
     written = paths.default_output(model, ".rewritten.onnx") if out is None else out
-    paths.check_json_target(json, model, written)
+    paths.check_json_target(json, model, written, force=force)
+    from graphprune import api
     from graphprune.errors import OptionError
     from graphprune.rewriting import rewrite as run
 
     if paths.same_file(written, model):
         raise OptionError(f"{written} is the model itself: name another file with -o")
-    paths.check_output(written)
-    if not force:
-        paths.check_free(written)
-    result = run(model, target=target, rules=tuple(rule or ()), input_shapes=shapes)
+    paths.check_outputs(written, force=force)
+    loaded = api.load(model)
+    paths.check_weights(loaded.ir, written, *paths.named(json), force=force)
+    result = run(loaded, target=target, rules=tuple(rule or ()), input_shapes=shapes)
     result.save(written, force=force)
     if json is not None:
         output.data({**result.to_dict(), "written": str(written)}, json)

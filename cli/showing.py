@@ -19,12 +19,16 @@ def file_size(path: Path) -> int:
     return path.stat().st_size + (external.stat().st_size if external.exists() else 0)
 
 
-def show(result: PruneResult, source: Path, target: Path, size_before: int | None) -> None:
-    """The report for people; a PyTorch module has no size before."""
-    from graphprune.plan import beside, plan_path
+def show(
+    result: PruneResult, source: Path, target: Path, size_before: int | None, html: Path | None = None
+) -> None:
+    """The report for people; a PyTorch module has no size before. ``html``: another file that was written."""
+    from graphprune.plan import beside, history_path, plan_path
 
     plan = result.plan
     files = [target, plan_path(target), *([beside(target, ".blocks.npz")] if result.layouts else [])]
+    files += [history_path(target)] if result.history else []
+    files += [] if html is None else [html]
     stored = "non-zero parameters" if plan.blocks or plan.patterns else "parameters"
     sizes = [
         (stored, plan.params["before"], plan.params["after"]),

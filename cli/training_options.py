@@ -63,7 +63,11 @@ ResumeOption = Annotated[
 ]
 LossOption = Annotated[
     str | None,
-    _option("--loss", "distill|cross-entropy|mse|layers|python:...", "What is trained on; distill needs no labels."),
+    _option(
+        "--loss",
+        "distill|cross-entropy|mse|layers|python:...",
+        "What is trained on; distill needs no labels.",
+    ),
 ]
 DistillTempOption = Annotated[float | None, _option("--distill-temp", "T", "Temperature of distillation.")]
 PretrainEpochsOption = Annotated[

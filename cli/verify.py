@@ -16,6 +16,7 @@ def verify(
     plan: options.PlanOption = None,
     input_shape: options.InputShapeOption = None,
     json: options.JsonOption = None,
+    force: options.ForceOption = False,
 ) -> None:
     """Rebuild the masked ORIGINAL from PRUNED and its plan, and compare the two on random inputs.
 
@@ -29,11 +30,14 @@ def verify(
       graphprune verify model.onnx small.onnx --plan plans/small.plan.json
     """
     shapes = options.input_shapes(input_shape)
-    paths.check_json_target(json, original, pruned)
+    paths.check_json_target(json, original, pruned, *([] if plan is None else [plan]), force=force)
     from graphprune import api
     from graphprune.errors import FidelityError
 
-    fidelity = api.verify(original, pruned, plan, input_shapes=shapes)
+    first, second = api.load(original), api.load(pruned)
+    for loaded in (first, second):
+        paths.check_unread(loaded.ir, *paths.named(json))
+    fidelity = api.verify(first, second, plan, input_shapes=shapes)
     if json is not None:
         output.data(fidelity.to_dict(), json)
     if json != "-":

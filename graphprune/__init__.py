@@ -25,6 +25,7 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.rules.registry import rule
 
 if TYPE_CHECKING:
+    from graphprune.reported import report
     from graphprune.rewriting.legalise import rewrite
     from graphprune.search.search import Search
     from graphprune.sidecar import load_blocks
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "load_blocks",
     "prune",
+    "report",
     "rewrite",
     "rule",
     "verify",
@@ -65,6 +67,7 @@ _LAZY = {
     "Search": "graphprune.search.search",
     "check": "graphprune.targets.checking",
     "load_blocks": "graphprune.sidecar",
+    "report": "graphprune.reported",
     "rewrite": "graphprune.rewriting.legalise",
 }
 """Public names whose modules are imported when they are asked for: ``Search`` alone needs seconds for torch."""

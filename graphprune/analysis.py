@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,9 @@ from graphprune.errors import OptionError
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Node
 from graphprune.groups import Group, Groups, find_groups
+
+if TYPE_CHECKING:
+    from graphprune.sensitivity import Sensitivity
 
 ATTENTION = ("heads", "width", "both")
 
@@ -34,6 +37,8 @@ class Analysis:
     """Blocks or N:M groups of every weight, where they were asked for."""
     branches: list[dict[str, Any]] | None = None
     """Residual branches, where they were asked for."""
+    sensitivity: Sensitivity | None = None
+    """Each group pruned alone, where it was asked for."""
 
     @cached_property
     def everything(self) -> np.ndarray:
@@ -74,13 +79,15 @@ class Analysis:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``analyze --json``; field by field in the README."""
         macs = self.cost.macs_by_node(self.everything)
-        params = self._params_by_node()
+        params = self.cost.params_by_node(self.everything)
         reasons = self.frozen_reasons
         patterns = {} if self.patterns is None else {"patterns": self.patterns}
         branches = {} if self.branches is None else {"branches": self.branches}
+        sensitivity = {} if self.sensitivity is None else {"sensitivity": self.sensitivity.to_dict()}
         return {
             **patterns,
             **branches,
+            **sensitivity,
             "model": self.name,
             "opset": self.graph.opset,
             "params": self.cost.total_params,
@@ -131,16 +138,11 @@ class Analysis:
             "members": [{"tensor": m.tensor, "axis": m.axis, "size": m.size} for m in group.members],
         }
 
-    def _params_by_node(self) -> dict[Node, int]:
-        """Every counted tensor's elements, at the first node that uses it."""
-        found: dict[Node, int] = {}
-        for tensor in self.cost.tensors:
-            node = next(iter(sorted(tensor.consumers, key=lambda n: n.index)), None)
-            while node is not None and node.outputs and node.outputs[0].constant:
-                node = next(iter(sorted(node.outputs[0].consumers, key=lambda n: n.index)), None)
-            if node is not None:
-                found[node] = found.get(node, 0) + tensor.size
-        return found
+    def to_html(self) -> str:
+        """The HTML report: one file that needs nothing else, the same text for the same model."""
+        from graphprune.reporting import content_of, page
+
+        return page(content_of(self))
 
 
 def analyze_model(

@@ -18,7 +18,7 @@ from graphprune.results import PruneResult, result_of
 
 if TYPE_CHECKING:
     from graphprune.calibration.collect import Progress
-    from graphprune.calibration.inputs import Data
+    from graphprune.calibration.inputs import Data, Reading
     from graphprune.proof import Fidelity
 
 
@@ -34,6 +34,14 @@ def analyze(
     nm: str = "2:4",
     nm_axis: str = "input",
     max_layer_sparsity: float = 0.98,
+    sensitivity: bool = False,
+    ratios: Sequence[float] = (0.1, 0.3, 0.5),
+    method: str | None = None,
+    data: Data | None = None,
+    eval_data: str | Reading | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Analysis:
     """Find the coupled channels of a model, what they cost, and what cannot be pruned and why.
 
@@ -41,7 +49,10 @@ def analyze(
     ``structure`` block or nm: also how many blocks or N:M groups every weight has (``Analysis.patterns``);
     branch: also the residual branches (``Analysis.branches``).
     ``input_shapes``: input name -> sizes, for inputs with dynamic axes (others are guessed, see
-    ``Analysis.notes``). Raises ModelError, OptionError.
+    ``Analysis.notes``). ``sensitivity``: also prune each group alone, by ``ratios`` of its filters, and measure the
+    accuracy on ``eval_data`` (labelled), else how far outputs move on ``data``, else on noise
+    (``Analysis.sensitivity``); ``method``, ``samples``: see ``sensitivity.Asked``; ``progress``: as in ``prune``.
+    Raises ModelError, OptionError, DataError.
     """
     from graphprune.choosing import PruneOptions, requested_budget
     from graphprune.pattern_report import pattern_report
@@ -70,7 +81,21 @@ def analyze(
         analysis.branches = analyze_branches(model, analysis)
     elif structure != "channel":
         analysis.patterns = pattern_report(analysis.graph, options)
-    return analysis
+    if not sensitivity:
+        return analysis
+    from graphprune.calibration.collect import silent
+    from graphprune.sensitivity import Asked, analyze_sensitivity
+
+    asked = Asked(ratios, method, data, eval_data, samples)
+    options = replace(
+        options,
+        attention=attention,
+        allow_inexact=allow_inexact,
+        multiple_of=1,
+        seed=seed,
+        input_shapes=model.sizes(input_shapes),
+    )
+    return analyze_sensitivity(model, analysis, options, asked, progress or silent)
 
 
 def prune(

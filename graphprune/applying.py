@@ -19,7 +19,7 @@ from graphprune.plan import PLAN_ENDING, Plan
 from graphprune.planning import alive_after
 from graphprune.pruning import Pruned, analyze, cut
 from graphprune.sidecar import load_blocks
-from graphprune.writeback import stored_arrays
+from graphprune.writeback import stored_tensors
 from graphprune.zeroing import WeightDecision, zero_weights
 
 PATHS = ("removed", "contracted", "gates", "kept_only", "blocks", "patterns", "branches", "renamed", "added")
@@ -42,7 +42,9 @@ def apply_plan(source: Model, plan: Plan, sidecar: Path | None = None) -> Pruned
             "the weights were trained or refitted, and are in the pruned file alone: a plan can be applied again where "
             "it has weights: original"
         )
-    options = _options(plan)
+    if not plan.budget:
+        raise PlanError("the plan does not say its budget: it was changed, or was not written by graphprune")
+    options = options_of(plan)
     carry_out = {"channel": _channels, "block": _weights, "nm": _weights, "branch": _branches}[plan.structure]
     pruned = carry_out(source, plan, options, sidecar)
     pruned.plan.calibration, pruned.plan.budget = plan.calibration, plan.budget
@@ -61,7 +63,8 @@ def sidecar_of(plan: str | os.PathLike[str]) -> Path | None:
     return beside if beside.exists() else None
 
 
-def _options(plan: Plan) -> PruneOptions:
+def options_of(plan: Plan) -> PruneOptions:
+    """What the plan was made with, as far as it says."""
     reading: dict[str, Any] = dict(plan.analysis)
     shapes = {name: tuple(sizes) for name, sizes in reading.pop("input_shapes", {}).items()}
     if plan.structure == "nm":
@@ -84,16 +87,19 @@ def _channels(source: Model, plan: Plan, options: PruneOptions, sidecar: Path | 
 
 
 def _weights(source: Model, plan: Plan, options: PruneOptions, sidecar: Path | None) -> Pruned:
-    arrays = stored_arrays(source.ir, [*plan.blocks, *plan.patterns])
-    masks = {name: block_mask(name, arrays[name].shape, entry) for name, entry in plan.blocks.items()}
-    masks |= _kept_weights(plan, arrays, sidecar) if plan.patterns else {}
+    tensors = stored_tensors(source.ir, [*plan.blocks, *plan.patterns])
+    shapes = {name: tuple(int(n) for n in t.shape.numpy()) for name, t in tensors.items()}
+    masks = {name: block_mask(name, shapes[name], entry) for name, entry in plan.blocks.items()}
+    masks |= _kept_weights(plan, shapes, sidecar) if plan.patterns else {}
     fields = {"structure": plan.structure, "pattern": plan.pattern}
     fields |= {name: getattr(plan, name) for name in ("blocks", "patterns") if getattr(plan, name)}
     decision = WeightDecision(masks, fields, plan.budget["achieved"], removed=plan.removed)
     return zero_weights(source, source.ir, decision, options)
 
 
-def _kept_weights(plan: Plan, arrays: dict[str, np.ndarray], sidecar: Path | None) -> dict[str, np.ndarray]:
+def _kept_weights(
+    plan: Plan, shapes: dict[str, tuple[int, ...]], sidecar: Path | None
+) -> dict[str, np.ndarray]:
     """Of N:M patterns: weight name -> bool of its shape."""
     if sidecar is None:
         raise PlanError(
@@ -103,9 +109,9 @@ def _kept_weights(plan: Plan, arrays: dict[str, np.ndarray], sidecar: Path | Non
     before = {old: new for new, old in plan.renamed.items()}
     packed = load_blocks(sidecar)
     found = {}
-    for name, array in arrays.items():
+    for name, shape in shapes.items():
         own = packed.get(before.get(name, name))
-        if own is None or own.shape != array.shape:
+        if own is None or own.shape != shape:
             raise PlanError(f"{sidecar} has no weight {name!r} of this shape: it belongs to another model")
         found[name] = own.dense() != 0
     return found

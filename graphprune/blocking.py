@@ -61,7 +61,7 @@ class BlockedWeight:
         """The weights of every block, partial blocks filled up with zeros: ``[count, block volume]``."""
         short = [(0, n * b - size) for n, b, size in zip(self.grid, self.block, array.shape, strict=True)]
         split = [size for pair in zip(self.grid, self.block, strict=True) for size in pair]
-        parts = np.pad(array, short).reshape(split)
+        parts = (np.pad(array, short) if np.any(short) else array).reshape(split)
         rank = array.ndim
         return parts.transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]).reshape(self.count, -1)
 

@@ -74,7 +74,7 @@ def prune_seen(
         model.notes.append(NO_DATA.format(method=method))
     else:
         batches = calibration_feeds(data, model.ir, count, seed=seed)
-        options = replace(options, input_shapes=_shapes_of(model.ir, batches, options.input_shapes))
+        options = replace(options, input_shapes=sample_shapes(model.ir, batches, options.input_shapes))
     batches = _small_batches(model, options, batches)
     pruned = prune_calibrated(model, options, batches, compensate=compensate, progress=progress or silent)
     return result_of(model, pruned)
@@ -90,7 +90,7 @@ def _small_batches(model: Model, options: PruneOptions, batches: Sequence[Feed])
     return [part for feed in batches for part in (batched(feed, size) if batch_size(feed) > size else [feed])]
 
 
-def _shapes_of(
+def sample_shapes(
     model: ir.Model, batches: Sequence[Feed], given: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
     """The data's sizes, for one sample, where model and user leave them open.
@@ -198,5 +198,5 @@ def _measured(found: Mapping[str, np.ndarray], options: PruneOptions) -> Scores:
     plain = scores_of(replace(options, method="magnitude"))
     return Scores(
         lambda blocking: block_importance(blocking, found),
-        lambda name, array: found[name] if name in found else plain.weights(name, array),
+        lambda name, array, part: found[name][part] if name in found else plain.weights(name, array, part),
     )

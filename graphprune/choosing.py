@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphprune.allocation import Layer, find_allocation
-from graphprune.analysis import Analysis
 from graphprune.budget import Budget, Decision, decide
 from graphprune.contractions import contraction_weights
 from graphprune.criteria.scoring import mean_over_slices
@@ -21,6 +20,9 @@ from graphprune.groups import Group
 from graphprune.lookup import hint
 from graphprune.notation import STRUCTURES, parse_nm
 from graphprune.selection import Pool, build_pools
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
 
 BUDGETS = ("sparsity", "params", "macs")
 """Kinds of budget; a call names one."""

@@ -76,6 +76,23 @@ class CostModel:
             found[work.node] = found.get(work.node, 0.0) + float(macs)
         return {node: round(macs) for node, macs in found.items()}
 
+    def params_by_node(self, alive: np.ndarray) -> dict[Node, int]:
+        """Parameters that stay, of every node that has any: a tensor counts at the first node that reads it."""
+        found: dict[Node, int] = {}
+        for tensor, params in zip(self.tensors, self.tensor_params(alive).tolist(), strict=True):
+            node = first_reader(tensor)
+            if node is not None:
+                found[node] = found.get(node, 0) + int(params)
+        return found
+
+
+def first_reader(value: Value) -> Node | None:
+    """The first operator that reads a stored tensor, behind those that only compute constants of it."""
+    node = min(value.consumers, key=lambda n: n.index, default=None)
+    while node is not None and node.outputs and node.outputs[0].constant:
+        node = min(node.outputs[0].consumers, key=lambda n: n.index, default=None)
+    return node
+
 
 class _Products:
     """For each of ``n`` items, the product over its vectors of the kept count (or kept share)."""

@@ -15,12 +15,16 @@ import numpy as np
 
 from graphprune import labels as lab
 from graphprune.edits import Edit, Kept
+from graphprune.errors import ModelError
 from graphprune.graph import Graph, Node, Value
 from graphprune.labels import Labels
 from graphprune.reasons import Reason
 from graphprune.records import Balance, Frozen, Gate, Mixing, Product, Slice, Work
 
 Rewrite = Callable[[Kept], Sequence[Edit]]
+
+MOST_LABELS = 1 << 24
+"""A few bytes of a damaged file can ask for any number, and each costs some 200 bytes; ResNet-20 has 4,794."""
 
 _PASSES = ("Identity", "Cast", "DequantizeLinear", "QuantizeLinear")
 
@@ -59,7 +63,15 @@ class Coupler:
     # -- labels ---------------------------------------------------------------------------------
 
     def fresh(self, n: int) -> np.ndarray:
-        """``n`` new labels. They can go only if a rule declares them channels (see ``channels``)."""
+        """``n`` new labels. They can go only if a rule declares them channels (see ``channels``).
+
+        Raises ModelError beyond MOST_LABELS.
+        """
+        if self.count + n > MOST_LABELS:
+            raise ModelError(
+                f"the model has more than {MOST_LABELS} positions along its tensors' axes to follow: it is damaged, or "
+                "needs smaller sizes (--input-shape)"
+            )
         ids = np.arange(self.count, self.count + n)
         self.count += n
         return ids

@@ -84,15 +84,16 @@ class Cut:
     def mask(self, array: np.ndarray, fill: np.ndarray) -> None:
         """Set what a consumer sums over and is removed to ``fill`` (broadcast to the array), in place."""
         full = np.broadcast_to(fill, array.shape)
+        one = fill.reshape(()) if fill.size == 1 else None  # no need to gather a number per entry
         for axis in self.contracted:
             if axis == 0 and 0 in self.flat:
-                array[self.flat[0]] = full[self.flat[0]]
+                array[self.flat[0]] = full[self.flat[0]] if one is None else one
             for rows, columns in self.blocks():
                 if axis in columns and columns[axis].size:
                     others = [np.arange(n) for n in self.shape]
                     others[0], others[axis] = rows, columns[axis]
                     where = np.ix_(*others)
-                    array[where] = full[where]
+                    array[where] = full[where] if one is None else one
 
 
 def checked_indices(name: str, indices: Any, size: int) -> np.ndarray:

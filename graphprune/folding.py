@@ -17,6 +17,26 @@ from graphprune.graph import Node, Value
 MAX_FOLDED_ELEMENTS = 4096
 """Larger constants are weights, not shape arithmetic; they are never computed while analysing."""
 
+_CHEAP = frozenset(
+    {
+        *(
+            "Identity",
+            "Cast",
+            "Unsqueeze",
+            "Squeeze",
+            "Slice",
+            "Sqrt",
+            "Floor",
+            "Ceil",
+            "Neg",
+            "Transpose",
+            "Reshape",
+        ),
+        *("Flatten", "Gather", "Add", "Sub", "Mul", "Div", "Equal", "NonZero", "Compress", "Unique"),
+    }
+)
+"""Operators whose result is no larger than their inputs, or at most as large as two of them multiplied."""
+
 _NOT_FOLDED = frozenset(
     {
         "RandomNormal",
@@ -159,6 +179,11 @@ def constant_array(value: Value) -> np.ndarray:
     if value.producer is None:
         raise ValueError(f"{value.name!r} is not constant")
     return evaluate(value.producer, value.producer.outputs.index(value))
+
+
+def may_be_large(node: Node) -> bool:
+    """Whether a few small inputs can make a result of any size, so that its shape must be known before it is folded."""
+    return node.op not in _CHEAP
 
 
 def fold(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:

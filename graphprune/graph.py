@@ -6,6 +6,7 @@ analysis only. Nothing in this module knows a file format.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Value:
     @property
     def size(self) -> int:
         """Number of elements; 0 where the shape is unknown."""
-        return 0 if self.shape is None else int(np.prod(self.shape, dtype=np.int64))
+        return 0 if self.shape is None else math.prod(self.shape)
 
     def array(self) -> np.ndarray:
         """The constant's data. Raises ValueError for a value that is not constant."""

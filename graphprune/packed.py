@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from graphprune.errors import ModelError
 from graphprune.layouts import BlockLayout, Layout, RowLayout
 from graphprune.notation import LARGEST_GROUP
+from graphprune.slabs import largest, slabs
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,25 +109,41 @@ def pack(array: np.ndarray, layout: Layout) -> Packed:
 
 
 def _pack_blocks(array: np.ndarray, layout: BlockLayout) -> PackedBlocks:
-    grid, block, rank = layout.kept.shape, layout.block, array.ndim
-    padded = np.zeros([g * b for g, b in zip(grid, block, strict=True)], array.dtype)
-    padded[tuple(slice(0, n) for n in array.shape)] = array
-    cut = padded.reshape([n for pair in zip(grid, block, strict=True) for n in pair])
-    blocks = cut.transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
-    if (blocks[~layout.kept] != 0).any():
-        raise ModelError(
-            f"weight {layout.name!r} is not zero outside its kept blocks: the plan does not belong to this model"
-        )
+    grid, block = layout.kept.shape, layout.block
+    data = np.empty((np.count_nonzero(layout.kept), *block), array.dtype)
+    filled = 0
+    for part in slabs((grid[0], block[0] * math.prod(array.shape[1:]))):
+        kept = layout.kept[part]
+        blocks = _blocks(array[part.start * block[0] : part.stop * block[0]], kept.shape, block)
+        if (blocks[~kept] != 0).any():
+            raise ModelError(
+                f"weight {layout.name!r} is not zero outside its kept blocks: the plan does not belong to this model"
+            )
+        own = blocks[kept]
+        data[filled : filled + len(own)] = own
+        filled += len(own)
     rows = layout.kept.reshape(grid[0], -1)
     return PackedBlocks(
         layout.name,
         layout.shape,
         block,
         layout.kept,
-        np.ascontiguousarray(blocks[layout.kept]),
+        data,
         np.concatenate([[0], np.cumsum(rows.sum(axis=1))]).astype(np.int32),
         np.nonzero(rows)[1].astype(np.int32),
     )
+
+
+def _blocks(array: np.ndarray, grid: Sequence[int], block: Sequence[int]) -> np.ndarray:
+    """``[*grid, *block]``; entries beyond the far edges are zero."""
+    padded = array
+    whole = tuple(g * b for g, b in zip(grid, block, strict=True))
+    if whole != array.shape:
+        padded = np.zeros(whole, array.dtype)
+        padded[tuple(slice(0, n) for n in array.shape)] = array
+    cut = padded.reshape([n for pair in zip(grid, block, strict=True) for n in pair])
+    rank = array.ndim
+    return cut.transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)])
 
 
 def _pack_rows(array: np.ndarray, layout: RowLayout) -> PackedRows:
@@ -134,8 +152,17 @@ def _pack_rows(array: np.ndarray, layout: RowLayout) -> PackedRows:
             f"weight {layout.name!r}: groups of {layout.of} cannot be stored, at most {LARGEST_GROUP}"
         )
     moved = np.moveaxis(array, layout.axis, -1)
+    shape = (*moved.shape[:-1], -(-moved.shape[-1] // layout.of), layout.keep)
+    values, positions = np.empty(shape, array.dtype), np.empty(shape, np.uint8)
+    for part in slabs(moved.shape) if moved.ndim > 1 else [slice(None)]:
+        values[part], positions[part] = _stored_rows(moved[part], layout)
+    return PackedRows(layout.name, layout.shape, layout.axis, layout.keep, layout.of, values, positions)
+
+
+def _stored_rows(moved: np.ndarray, layout: RowLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Values and positions of ``moved``, whose groups lie along the last axis: ``[..., groups, keep]``."""
     groups = -(-moved.shape[-1] // layout.of)
-    padded = np.zeros((*moved.shape[:-1], groups * layout.of), array.dtype)
+    padded = np.zeros((*moved.shape[:-1], groups * layout.of), moved.dtype)
     padded[..., : moved.shape[-1]] = moved
     padded = padded.reshape(*moved.shape[:-1], groups, layout.of)
     empty = padded == 0
@@ -144,9 +171,6 @@ def _pack_rows(array: np.ndarray, layout: RowLayout) -> PackedRows:
             f"weight {layout.name!r} has more than {layout.keep} non-zeros in a group of {layout.of}: "
             "the plan does not belong to this model"
         )
-    first = np.argsort(empty, axis=-1, kind="stable")[..., : layout.keep]  # non-zeros, then free positions
-    positions = np.sort(first, axis=-1)
-    values = np.take_along_axis(padded, positions, axis=-1)
-    return PackedRows(
-        layout.name, layout.shape, layout.axis, layout.keep, layout.of, values, positions.astype(np.uint8)
-    )
+    stored = largest((~empty).reshape(-1, layout.of).view(np.int8), layout.keep)  # non-zeros, then free positions
+    positions = np.nonzero(stored)[1].reshape(*empty.shape[:-1], layout.keep)
+    return np.take_along_axis(padded, positions, axis=-1), positions

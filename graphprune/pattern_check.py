@@ -9,14 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.layouts import BlockLayout, Layout, RowLayout
+from graphprune.mapped import array_of
 from graphprune.running import computed_constants, top_level_values
 
 
 def pattern_fault(model: ir.Model, layouts: Mapping[str, Layout]) -> str | None:
     """One sentence on the first weight that breaks its pattern; None where all keep it."""
-    arrays = _arrays(model, layouts)
+    tensors = _tensors(model, layouts)
     for name, layout in layouts.items():
-        array = arrays.get(name)
+        array = array_of(tensors[name]) if name in tensors else None
         if array is None:
             return f"the pruned file does not store {name!r}, which the plan says has zeros"
         if array.shape != layout.shape:
@@ -49,15 +50,15 @@ def _rows(array: np.ndarray, layout: RowLayout) -> str | None:
     return None
 
 
-def _arrays(model: ir.Model, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Stored tensors, and those that the file's own nodes rebuild (Constant nodes and block tables)."""
+def _tensors(model: ir.Model, names: Iterable[str]) -> dict[str, ir.TensorProtocol]:
+    """Stored ones, and those that the file's own nodes rebuild (Constant nodes and block tables)."""
     values = top_level_values(model.graph)
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, ir.TensorProtocol] = {}
     computed = []
     for name in names:
         value = values.get(name)
         if value is not None and value.producer() is None and value.const_value is not None:
-            found[name] = np.asarray(value.const_value.numpy())
+            found[name] = value.const_value
         elif value is not None:
             computed.append(name)
-    return found | dict(computed_constants(model, computed))
+    return found | {n: ir.Tensor(a) for n, a in computed_constants(model, computed).items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import PlanError
+from graphprune.slabs import largest, slabs
 
 
 def grid_of(shape: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
@@ -63,14 +64,18 @@ def nm_mask(name: str, weights: np.ndarray, entry: Mapping[str, Any]) -> np.ndar
     The earlier of equals counts. Raises PlanError.
     """
     keep, of, axis = row_pattern(name, weights.ndim, entry)
+    mask = np.empty(weights.shape, bool)
+    for part in slabs(weights.shape, of):
+        mask[part] = _largest(weights[part], keep, of, axis)
+    return mask
+
+
+def _largest(weights: np.ndarray, keep: int, of: int, axis: int) -> np.ndarray:
     moved = np.moveaxis(np.abs(weights.astype(np.float64)), axis, -1)
     inputs = moved.shape[-1]
     padded = np.full((*moved.shape[:-1], -(-inputs // of) * of), -1.0)
     padded[..., :inputs] = moved
-    rows = padded.reshape(-1, of)
-    best = np.argsort(-rows, axis=1, kind="stable")[:, :keep]
-    mask = np.zeros(rows.shape, bool)
-    np.put_along_axis(mask, best, True, axis=1)
+    mask = largest(padded.reshape(-1, of), keep)
     return np.moveaxis(mask.reshape(padded.shape)[..., :inputs], -1, axis)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphprune.agreement import agree, run_all
-from graphprune.errors import PlanError
+from graphprune.errors import OptionError, PlanError
 from graphprune.feeds import specs_at_other_sizes
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph
@@ -21,6 +21,7 @@ from graphprune.layouts import written_layouts
 from graphprune.measures import differences, finite_or_none, is_vacuous, worst
 from graphprune.pattern_check import pattern_fault
 from graphprune.plan import Plan
+from graphprune.plan_check import check_plan
 from graphprune.probes import Probes
 from graphprune.reference import build_reference
 from graphprune.running import Feed, Results, Session, first_line
@@ -88,6 +89,9 @@ def verify_models(
     """
     shapes = {name: tuple(sizes) for name, sizes in (input_shapes or {}).items()}
     graph = build_graph(original, shapes)
+    check_plan(plan, graph)
+    sizes = {name: value.shape for name, value in graph.values.items() if value.shape is not None}
+    layouts = written_layouts(plan, sizes)
     probes = Probes.choose(graph, pruned)
     allowed = default_tolerance(graph) if tolerance is None else tolerance
     reference = build_reference(original, pruned, plan, graph=graph)
@@ -95,10 +99,11 @@ def verify_models(
     verdict = _Verdict(plan, allowed)
     try:
         found = run_all(pruned, feeds, probes.exposed)
+    except OptionError:
+        raise
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return verdict.failed(f"onnxruntime cannot run the pruned model: {first_line(error)}", len(feeds))
-    sizes = {name: value.shape for name, value in graph.values.items() if value.shape is not None}
-    fault = pattern_fault(pruned, written_layouts(plan, sizes))
+    fault = pattern_fault(pruned, layouts)
     if fault is not None:
         return verdict.failed(fault, len(feeds))
     judged = agree(
@@ -201,10 +206,14 @@ def _run_both(
     try:
         with Session(original, probes.exposed) as session:
             feeds, plain = sample_sizes(session.run, others, analysed, runs, seed)
+    except OptionError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base
         raise cannot_run(error) from error
     try:
         return feeds, plain, run_all(reference, feeds, probes.exposed)
+    except OptionError:
+        raise
     except Exception as error:
         raise PlanError(
             f"the masked original cannot be run: {first_line(error)}; the plan does not fit the model"

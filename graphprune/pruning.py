@@ -12,6 +12,7 @@ from graphprune.budget import Decision
 from graphprune.choosing import PruneOptions, choose
 from graphprune.criteria import channel_scores, find_criterion
 from graphprune.errors import PlanError, own_bug
+from graphprune.finite import check_finite
 from graphprune.plan import Plan
 from graphprune.planning import describe
 from graphprune.proof import Fidelity, verify_models
@@ -46,8 +47,8 @@ def prune_channels(
 
 
 def analyze(model: ir.Model, name: str, options: PruneOptions, notes: list[str] | None = None) -> Analysis:
-    """Trace and couple ``model`` as ``options`` say."""
-    return analyze_model(
+    """Trace and couple ``model`` as ``options`` say. Raises ModelError for weights that hold NaN."""
+    found = analyze_model(
         model,
         name,
         input_shapes=options.input_shapes,
@@ -55,6 +56,8 @@ def analyze(model: ir.Model, name: str, options: PruneOptions, notes: list[str] 
         allow_inexact=options.allow_inexact,
         notes=notes,
     )
+    check_finite(found.coupling)
+    return found
 
 
 def prove(original: ir.Model, pruned: ir.Model, plan: Plan, options: PruneOptions) -> Fidelity:

@@ -12,6 +12,7 @@ Where the plan says that the weights are the original's (``weights == "original"
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from graphprune.errors import PlanError
 from graphprune.folding import evaluate
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Node, Value, operator_name
+from graphprune.mapped import array_of, copy_of
 from graphprune.patterns import block_mask, nm_mask
 from graphprune.plan import Plan
 from graphprune.running import computed_constants, top_level_values
-from graphprune.writeback import stored_arrays
+from graphprune.slabs import slabs
+from graphprune.writeback import stored_tensors
 
 _AFFINE = frozenset(
     {
@@ -174,9 +177,9 @@ class _Builder:
         fill = self._zero(name, len(cut.shape))
 
         def build() -> np.ndarray:
-            array = np.array(tensor.numpy())
+            array = copy_of(tensor)
             if replacement is not None and not self.faithful:
-                new = replacement.numpy()
+                new = array_of(replacement)
                 for target, source in cut.selections() if cut.shape else ():
                     array[target] = new[source]
             cut.mask(array, fill)
@@ -186,12 +189,12 @@ class _Builder:
 
     def _zero_weights(self) -> None:
         """The original's weights with zeros where the plan drops blocks, and the file drops weights of N:M."""
-        arrays = stored_arrays(self.pruned, [n for n in self.plan.patterns if n in self.pruned_values])
+        found = stored_tensors(self.pruned, [n for n in self.plan.patterns if n in self.pruned_values])
         for name in self._patterned():
-            tensor, new = _stored(self.values[name]) or self._from_analysis(name), arrays.get(name)
-            if name in self.plan.patterns and (new is None or new.shape != tuple(tensor.shape)):
+            tensor, new = _stored(self.values[name]) or self._from_analysis(name), found.get(name)
+            if name in self.plan.patterns and (new is None or tuple(new.shape) != tuple(tensor.shape)):
                 raise PlanError(f"the pruned file has no {name!r} of the original's shape: wrong file")
-            build = tensor.numpy if new is None else _kept_of(tensor, new)
+            build = partial(copy_of, tensor) if new is None else partial(_kept_of, tensor, new)
             self._replace(name, tensor, self._zeroed(name, build))
 
     def _patterned(self) -> list[str]:
@@ -218,18 +221,21 @@ class _Builder:
                 continue
             if old.dtype != tensor.dtype or not self._is_weight(name, old.dtype):
                 continue
-            self._replace(name, old, self._zeroed(name, tensor.numpy))
+            self._replace(name, old, self._zeroed(name, partial(copy_of, tensor)))
 
     def _zeroed(self, name: str, build: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
-        """Blocks and N:M patterns: zeros wherever the plan says so, whatever the file holds there."""
+        """Blocks and N:M patterns: zeros wherever the plan says so, whatever the file holds there.
+
+        ``build`` returns an array of its own.
+        """
         blocks, pattern = self.plan.blocks.get(name), self.plan.patterns.get(name)
 
         def masked() -> np.ndarray:
             array = build()
             if blocks is not None:
-                array = np.where(block_mask(name, array.shape, blocks), array, 0).astype(array.dtype)
+                _clear(array, block_mask(name, array.shape, blocks))
             if pattern is not None:
-                array = np.where(nm_mask(name, array, pattern), array, 0).astype(array.dtype)
+                _clear(array, nm_mask(name, array, pattern))
             return array
 
         return masked if blocks or pattern else build
@@ -251,7 +257,7 @@ class _Builder:
             tensor = None if point is None else _stored(point)
             if tensor is None:
                 continue
-            array = np.asarray(tensor.numpy())
+            array = array_of(tensor)
             if array.size == 1:
                 return array.reshape(())
             if array.ndim != 1:
@@ -466,9 +472,18 @@ _SCALARS: dict[str, type[np.generic]] = {
 _ONNX_NAMES = {"float32": "FLOAT", "float64": "DOUBLE"}
 
 
-def _kept_of(old: Any, new: np.ndarray) -> Callable[[], np.ndarray]:
+def _kept_of(old: Any, new: Any) -> np.ndarray:
     """The original's weights where the file's are not 0."""
-    return lambda: np.where(new == 0, new, old.numpy())
+    found, array = array_of(new), copy_of(old)
+    for part in slabs(array.shape):
+        np.copyto(array[part], found[part], where=found[part] == 0)
+    return array
+
+
+def _clear(array: np.ndarray, mask: np.ndarray) -> None:
+    """Set to 0 where ``mask`` is False, in place."""
+    for part in slabs(array.shape):
+        array[part][~mask[part]] = 0
 
 
 def _stored(value: ir.Value) -> Any:

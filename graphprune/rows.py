@@ -11,6 +11,7 @@ import numpy as np
 from graphprune.contractions import ContractionWeight
 from graphprune.errors import BudgetError, OptionError
 from graphprune.notation import AXES
+from graphprune.slabs import largest
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,18 @@ class RowWeight:
         padded = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, short)], constant_values=-np.inf)
         return padded.reshape(-1, self.of)
 
-    def back(self, rows: np.ndarray) -> np.ndarray:
-        """``rows`` in the weight's shape."""
-        shape = self.weight.shape
+    def _back(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """``rows`` in the shape that they were cut from."""
         moved = [*shape[: self.axis], *shape[self.axis + 1 :]]
         whole = shape[self.axis] + (-shape[self.axis] % self.of)
         return np.moveaxis(rows.reshape(*moved, whole)[..., : shape[self.axis]], -1, self.axis)
 
     def choose(self, importance: np.ndarray) -> np.ndarray:
-        """The ``keep`` most important of every group, the earlier of equals: bool of the weight's shape."""
-        rows = self.rows(importance)
-        best = np.argsort(-rows, axis=1, kind="stable")[:, : self.keep]
-        mask = np.zeros(rows.shape, bool)
-        np.put_along_axis(mask, best, True, axis=1)
-        return self.back(mask)
+        """The ``keep`` most important of every group, the earlier of equals: bool of the shape given.
+
+        ``importance``: of the weight, or of a part of its axis 0 that holds whole groups.
+        """
+        return self._back(largest(self.rows(importance), self.keep), importance.shape)
 
     def plan_entry(self) -> dict[str, Any]:
         """What the plan says of this weight."""

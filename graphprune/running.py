@@ -2,14 +2,16 @@
 
 Graph optimisations are off, so that two models differ by what was done to them and not by which of
 their operators got fused. One session lives at a time; big models go through a temporary folder and
-are mapped from there instead of being held several times.
+are mapped from there instead of being held several times. Weights that lie in a file already are mapped
+from that file.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +20,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.errors import ModelError
+from graphprune.errors import ModelError, OptionError
+from graphprune.mapped import array_of
 
 Feed = dict[str, np.ndarray]
 Results = dict[str, np.ndarray]
@@ -29,6 +32,8 @@ IN_MEMORY_BYTES = 48_000_000
 EXTERNAL_FROM_BYTES = 256
 
 THREADS = 2
+
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 # Initializers need not be graph inputs from version 4 on; 13 is the newest that onnxruntime reads.
 _IR_VERSIONS = (4, 13)
@@ -66,8 +71,11 @@ class Session:
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")  # it copies every weight
         try:
-            source = self._source()
+            source, folder = self._source()
+            if folder is not None:
+                options.add_session_config_entry(_FOLDER_KEY, folder)
             self._model = None  # the session has its own copy
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except BaseException:
@@ -80,23 +88,30 @@ class Session:
     ) -> None:
         self._close()
 
-    def _source(self) -> bytes | str:
+    def _source(self) -> tuple[bytes | str, str | None]:
+        """The model or its path, and the folder of its weights where they can stay in the file that they are in."""
         assert self._model is not None
         stored = [v for g in _graphs(self._model.graph) for v in g.initializers.values()]
         sizes = [0 if v.const_value is None else v.const_value.nbytes for v in stored]
         in_memory = sum(sizes) <= IN_MEMORY_BYTES
+        folder = None if in_memory else _folder_of([v.const_value for v in stored])
         for value, size in zip(stored, sizes, strict=True):
             tensor = value.const_value
             # ir.save would load the small ones too, but closes the file that the analysis still looks into
             if isinstance(tensor, ir.ExternalTensor) and (in_memory or size <= EXTERNAL_FROM_BYTES):
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-        if in_memory:
-            data: bytes = ir.to_proto(self._model).SerializeToString()
-            return data
+                value.const_value = ir.Tensor(array_of(tensor), dtype=tensor.dtype, name=tensor.name)
+        if in_memory or folder is not None:
+            return ir.to_proto(self._model).SerializeToString(), folder
         self._folder = tempfile.TemporaryDirectory(prefix="graphprune-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / "model.onnx"
-        ir.save(self._model, path, external_data="model.data", size_threshold_bytes=EXTERNAL_FROM_BYTES)
-        return str(path)
+        try:
+            ir.save(self._model, path, external_data="model.data", size_threshold_bytes=EXTERNAL_FROM_BYTES)
+        except OSError as error:
+            raise OptionError(
+                f"{tempfile.gettempdir()} has no room for the {sum(sizes) / 1e9:.1f} GB that the proof writes there "
+                f"({error.strerror or error}): free some, or set TMPDIR to another folder"
+            ) from error
+        return str(path), None
 
     def _close(self) -> None:
         self._session = self._model = None
@@ -112,6 +127,14 @@ class Session:
         names = [o.name for o in self._session.get_outputs()]
         arrays = self._session.run(names, feed, options)
         return {n: a for n, a in zip(names, arrays, strict=True) if isinstance(a, np.ndarray)}
+
+
+def _folder_of(tensors: Sequence[ir.TensorProtocol | None]) -> str | None:
+    """The one folder that all large tensors lie in; None where some are in memory, or in another one."""
+    external = [t for t in tensors if isinstance(t, ir.ExternalTensor)]
+    folders = {os.path.abspath(t.base_dir) for t in external if t.base_dir and t.valid()}
+    held = sum(t.nbytes for t in tensors if t is not None and not isinstance(t, ir.ExternalTensor))
+    return folders.pop() if len(folders) == 1 and held <= IN_MEMORY_BYTES else None
 
 
 def first_line(error: BaseException) -> str:
@@ -172,7 +195,7 @@ def _widen_bfloat16(graph: ir.Graph) -> None:
 
     def widened(tensor: Any) -> ir.LazyTensor:
         return ir.LazyTensor(
-            lambda: ir.Tensor(tensor.numpy().astype(np.float32)),
+            lambda: ir.Tensor(array_of(tensor).astype(np.float32)),
             dtype=single,
             shape=ir.Shape(tensor.shape),
             name=tensor.name,

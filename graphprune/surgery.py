@@ -15,6 +15,7 @@ from graphprune.coupling import Coupling
 from graphprune.edits import Edit, Kept, ReplaceBySelection, SetAttr
 from graphprune.errors import FidelityError
 from graphprune.graph import Graph, Value
+from graphprune.mapped import replacing
 from graphprune.records import Slice
 from graphprune.running import top_level_values
 from graphprune.sizes import Surgery, literal, node_key, rewrite_sizes
@@ -85,9 +86,7 @@ def _slice_tensors(done: Surgery, coupling: Coupling, kept: Kept, values: dict[s
         value = values[tensor.name]
         array = sliced(np.asarray(tensor.array()), slices, kept)
         old = value.const_value
-        new = ir.Tensor(array, dtype=old.dtype if old is not None else None, name=tensor.name)
-        if old is not None:
-            new.doc_string = old.doc_string
+        new = ir.Tensor(array, name=tensor.name) if old is None else replacing(old, array, name=tensor.name)
         node = value.producer()
         if node is None:
             value.const_value = new

@@ -15,7 +15,8 @@ from graphprune.graph import Graph
 from graphprune.models import Model
 from graphprune.patterning import blocking_of, rows_of
 from graphprune.pruning import Pruned
-from graphprune.rows import plan_fields
+from graphprune.rows import RowWeight, plan_fields
+from graphprune.slabs import slabs
 from graphprune.zeroing import WeightDecision, zero_weights
 
 
@@ -25,8 +26,8 @@ class Scores:
 
     blocks: Callable[[Blocking], np.ndarray]
     """Float ``[blocks]``, over all blocks of all weights."""
-    weights: Callable[[str, np.ndarray], np.ndarray]
-    """Of a weight by name and array: every element by itself, the array's shape."""
+    weights: Callable[[str, np.ndarray, slice], np.ndarray]
+    """Of a part of axis 0 of a weight by name and array: every element by itself, the part's shape."""
 
 
 def prune_weights(source: Model, options: PruneOptions) -> Pruned:
@@ -44,7 +45,7 @@ def scores_of(options: PruneOptions) -> Scores:
     criterion, rng = find_criterion(options.method), np.random.default_rng(options.seed)
     return Scores(
         lambda blocking: block_scores(blocking, criterion, rng),
-        lambda name, array: weight_scores(array, criterion, rng),
+        lambda name, array, part: weight_scores(np.asarray(array[part], np.float32), criterion, rng),
     )
 
 
@@ -57,8 +58,15 @@ def decide_weights(graph: Graph, options: PruneOptions, scores: Scores) -> Weigh
             blocking.masks(keep), blocking.plan_fields(keep), float(blocking.achieved(keep)), blocking.dense
         )
     rows = rows_of(graph, options)
-    masks = {
-        r.name: r.choose(scores.weights(r.name, np.asarray(r.weight.value.array(), np.float32))) for r in rows
-    }
+    masks = {r.name: _mask(r, scores) for r in rows}
     gone = 1 - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values())
     return WeightDecision(masks, plan_fields(rows), float(gone), [])
+
+
+def _mask(row: RowWeight, scores: Scores) -> np.ndarray:
+    """Which weights of ``row`` stay: bool of its shape."""
+    array = row.weight.value.array()
+    mask = np.empty(array.shape, bool)
+    for part in slabs(array.shape, row.of):
+        mask[part] = row.choose(scores.weights(row.name, array, part))
+    return mask

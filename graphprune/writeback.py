@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from graphprune.adding import add_initializer, stored_value
 from graphprune.errors import ModelError
+from graphprune.mapped import array_of, inherit, replacing
 from graphprune.running import top_level_values
 
 
@@ -20,10 +23,53 @@ def with_tensors(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
 
     Raises ModelError for a name that the model does not have, or a shape that differs.
     """
+    return _with_made(model, {name: partial(np.array, array) for name, array in arrays.items()})
+
+
+def with_masked(model: ir.Model, masks: Mapping[str, np.ndarray]) -> ir.Model:
+    """As ``with_tensors``: zeros where ``masks`` (name -> bool of the tensor's shape) are False.
+
+    Initializers are made whenever somebody reads them, until ``hold`` makes them for good.
+    """
+    tensors = stored_tensors(model, masks)
+    copy = _with_made(
+        model,
+        {n: partial(_masked, tensors[n], m) for n, m in masks.items() if n not in model.graph.initializers},
+    )
+    for name, mask in masks.items():
+        if name not in copy.graph.initializers:
+            continue
+        old: Any = tensors[name]
+        lazy = ir.LazyTensor(
+            partial(_masked_tensor, old, mask), old.dtype, ir.Shape(old.shape), name=old.name
+        )
+        inherit(lazy, old)
+        copy.graph.initializers[name].const_value = lazy
+    return copy
+
+
+def hold(model: ir.Model) -> None:
+    """Make the initializers that ``with_masked`` left to be made, one by one, in place."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.LazyTensor):
+            value.const_value = value.const_value.raw()
+
+
+def _masked_tensor(old: ir.TensorProtocol, mask: np.ndarray) -> ir.Tensor:
+    return replacing(old, _masked(old, mask))
+
+
+def _masked(tensor: ir.TensorProtocol, mask: np.ndarray) -> np.ndarray:
+    array = array_of(tensor)
+    return np.where(mask, array, array.dtype.type(0))
+
+
+def _with_made(model: ir.Model, makers: Mapping[str, Callable[[], np.ndarray]]) -> ir.Model:
+    """A copy of ``model`` with new arrays, which become its own, in the place of stored tensors."""
     copy = model.clone()
     values = top_level_values(copy.graph)
-    for name, array in arrays.items():
-        value = values.get(name)
+    for name, make in makers.items():
+        value, array = values.get(name), make()
         if value is None:
             raise ModelError(f"the model has no tensor {name!r} to write other values to")
         node = value.producer()
@@ -40,8 +86,13 @@ def with_tensors(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> ir.Model:
 
 def stored_arrays(model: ir.Model, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Data of stored tensors by name (initializers and Constant nodes). Raises ModelError for others."""
+    return {name: array_of(tensor) for name, tensor in stored_tensors(model, names).items()}
+
+
+def stored_tensors(model: ir.Model, names: Iterable[str]) -> dict[str, ir.TensorProtocol]:
+    """As ``stored_arrays``, before their data are read."""
     values = top_level_values(model.graph)
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, ir.TensorProtocol] = {}
     for name in names:
         value = values.get(name)
         node = None if value is None else value.producer()
@@ -50,17 +101,15 @@ def stored_arrays(model: ir.Model, names: Iterable[str]) -> dict[str, np.ndarray
             tensor = node.attributes["value"].as_tensor()
         if tensor is None:
             raise ModelError(f"the model stores no tensor {name!r}")
-        found[name] = np.asarray(tensor.numpy())
+        found[name] = tensor
     return found
 
 
 def _tensor(name: str, array: np.ndarray, old: ir.TensorProtocol) -> ir.Tensor:
     if tuple(old.shape) != array.shape:
         raise ModelError(f"{name!r} has shape {tuple(old.shape)}, its new values have {array.shape}")
-    data = array.astype(old.dtype.numpy())
-    tensor = ir.Tensor(data, dtype=old.dtype, name=old.name)
-    tensor.doc_string = old.doc_string
-    return tensor
+    data = array.astype(old.dtype.numpy(), copy=False)
+    return replacing(old, data)
 
 
 def _store(model: ir.Model, value: ir.Value, node: ir.Node, array: np.ndarray) -> None:

@@ -13,13 +13,14 @@ from graphprune.analysis import Analysis
 from graphprune.choosing import PruneOptions
 from graphprune.contractions import contraction_weights
 from graphprune.freeing import free_channels
+from graphprune.mapped import array_of
 from graphprune.models import Model
 from graphprune.patterning import selected_weights
 from graphprune.plan import Indices
 from graphprune.planning import alive_after, describe
 from graphprune.pruning import Pruned, analyze, prove
 from graphprune.surgery import apply
-from graphprune.writeback import stored_arrays, with_tensors
+from graphprune.writeback import hold, stored_tensors, with_masked
 
 NAMED = 4
 """Weights that a note names."""
@@ -49,14 +50,13 @@ def zero_weights(
     Channels that nothing reads any more are removed too (blocks only). Raises FidelityError.
     """
     masks = decision.masks
-    arrays = stored_arrays(weighted, masks)
-    kept = {name: np.where(mask, arrays[name], 0).astype(arrays[name].dtype) for name, mask in masks.items()}
-    zeroed = with_tensors(weighted, kept)
+    zeroed = with_masked(weighted, masks)
     analysis = analyze(zeroed, source.name, options, source.notes)
     if decision.dense:
         analysis.notes.append(_left_dense(decision.dense, options))
     alive = _alive(zeroed, analysis, decision, options)
     surgery = apply(zeroed, analysis.coupling, alive)
+    hold(surgery.model)
     cost = analysis.cost
     left = cost.params(alive)
     gone = analysis.coupling.removable & ~alive
@@ -95,8 +95,8 @@ def _alive(
 
 def _zeros(model: ir.Model, masks: Mapping[str, np.ndarray]) -> int:
     """Zero weights that the file still stores."""
-    stored = stored_arrays(model, [n for n in masks if n in model.graph.initializers])
-    return sum(int(a.size - np.count_nonzero(a)) for a in stored.values())
+    stored = stored_tensors(model, [n for n in masks if n in model.graph.initializers])
+    return sum(t.size - int(np.count_nonzero(array_of(t))) for t in stored.values())
 
 
 def _excluded(analysis: Analysis, options: PruneOptions) -> set[str]:

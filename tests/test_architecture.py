@@ -41,6 +41,8 @@ FLOW = [
     ["planning"],
     ["reference", "agreement", "sampling", "pattern_check"],
     ["proof"],
+    ["history"],
+    ["reporting"],
     ["packed"],
     ["sidecar"],
     ["formats"],
@@ -55,7 +57,7 @@ FLOW = [
     ["modules"],
     ["search"],
     ["training"],
-    ["api"],
+    ["api", "reported"],
     ["__init__"],
     ["__main__"],
 ]
@@ -65,6 +67,7 @@ READS_ONNX_IR = {
     "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
     "adding", "freeing", "pattern_check", "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing",
     "writeback", "formats", "targets", "rewriting", "frontends.torch", "calibration", "branches", "calibrated",
+    "mapped", "hashing",
 }  # fmt: skip
 READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
 TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch", "modules"}

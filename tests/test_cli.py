@@ -20,7 +20,7 @@ import graphprune.api
 from graphprune.__main__ import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("analyze", "check", "methods", "prune", "rewrite", "verify")
+COMMANDS = ("analyze", "apply", "check", "methods", "prune", "report", "rewrite", "verify")
 MAIN = command_line()  # from here on graphprune_cli can be imported
 
 
@@ -63,7 +63,7 @@ def test_help_has_examples_and_explains_every_option(command: str) -> None:
 
     result = CliRunner().invoke(app, [command, "--help"], terminal_width=100)
     assert result.exit_code == 0
-    subject = "" if command == "methods" else " model.onnx"
+    subject = {"methods": "", "report": " small.plan.json"}.get(command, " model.onnx")
     assert f"graphprune {command}{subject}" in result.output.split("Examples:")[1]
 
 

@@ -54,9 +54,11 @@ def test_command_lines_parse(line: str) -> None:
 def test_readme_shows_every_command() -> None:
     assert {line.split()[0] for line in COMMAND_LINES} == {
         "analyze",
+        "apply",
         "check",
         "methods",
         "prune",
+        "report",
         "rewrite",
         "verify",
     }

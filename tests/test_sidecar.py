@@ -152,12 +152,15 @@ def test_load_blocks(tmp_path: Path) -> None:
 
 
 def test_a_sidecar_of_another_file_is_refused(tmp_path: Path) -> None:
-    """It was left behind when the model was replaced."""
+    """The model was replaced, and it was put beside the new one."""
     path = tmp_path / "out.onnx"
     resnet = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
     graphprune.prune(resnet, structure="block", sparsity=0.5).save(path)
     assert graphprune.load_blocks(path)
+    sidecar = (tmp_path / "out.blocks.npz").read_bytes()
     graphprune.prune(resnet, sparsity=0.5).save(path, force=True)
+    assert not (tmp_path / "out.blocks.npz").exists()
+    (tmp_path / "out.blocks.npz").write_bytes(sidecar)
     with pytest.raises(PlanError, match=r"out\.onnx is not the file that it was written with"):
         graphprune.load_blocks(path)
 

@@ -114,7 +114,9 @@ def test_resume_continues_bit_for_bit(
 
     def run(**more) -> dict[str, np.ndarray]:
         options = TrainingOptions(str(images), recipe, eval_data=str(images), **more)
-        return tensors(prune(model_file, method="smart", sparsity=0.5, training=options).model.to_onnx())
+        result = prune(model_file, method="smart", sparsity=0.5, training=options)
+        curves = {f"curve {name}": np.array(values) for name, values in result.training.items()}
+        return tensors(result.model.to_onnx()) | curves
 
     whole = run()
     checkpoint = tmp_path / "run.checkpoint"

@@ -11,7 +11,7 @@ from graphprune.analysis import Analysis
 from graphprune.calibration.moments import damping, kept_columns
 from graphprune.calibration.readers import Readers
 from graphprune.calibration.segments import Segment
-from graphprune.running import Feed, Results, top_level_values
+from graphprune.running import THREADS, Feed, Results, top_level_values
 from graphprune.surgery import apply, changed_slices, sliced
 from graphprune.writeback import with_tensors
 
@@ -78,8 +78,13 @@ def _even(keep: np.ndarray) -> bool:
 
 
 def run_outputs(
-    model: ir.Model, names: Sequence[str], inputs: Sequence[str], batches: Sequence[Feed]
+    model: ir.Model,
+    names: Sequence[str],
+    inputs: Sequence[str],
+    batches: Sequence[Feed],
+    *,
+    threads: int = THREADS,
 ) -> list[Results]:
     """What a model computes, batch by batch."""
-    with Segment(model, inputs, names, {}) as part:
+    with Segment(model, inputs, names, {}, threads=threads) as part:
         return [part.run(feed) for feed in batches]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from graphprune.calibration.moments import AT_ONCE, Moments
 from graphprune.calibration.segments import Segment
 from graphprune.calibration.views import View
+from graphprune.errors import DataError
 from graphprune.graph import Graph
 from graphprune.running import Feed
 
@@ -18,6 +19,9 @@ ROWS = (20_000, 60_000)
 
 MAX_COLUMNS = 6_144
 """A contraction that sums over more has no moments: its matrix alone would take 300 MB."""
+
+LARGEST = 1e15
+"""Squares of larger activations overflow in single precision."""
 
 Progress = Callable[[str, int, int], None]
 """What is done, how much of it, of how much."""
@@ -51,7 +55,8 @@ def collect(
 ) -> dict[str, Moments]:
     """Weight name -> moments of what its contraction reads, over ``batches`` of inputs.
 
-    Contractions over more than MAX_COLUMNS are left out. Memory: one matrix ``[columns, columns]`` per
+    Contractions over more than MAX_COLUMNS are left out. Raises DataError for activations that are not finite, or
+    beyond LARGEST. Memory: one matrix ``[columns, columns]`` per
     contraction, and one batch of activations.
     """
     wanted = [v for v in found if v.columns <= MAX_COLUMNS]
@@ -71,10 +76,19 @@ def collect(
                 rows = waiting[view.name]
                 rows.append(rows_of(view, values[view.input.name], places[view.name]))
                 if last or sum(map(len, rows)) >= max(AT_ONCE, view.columns):
-                    moments[view.name].add(np.concatenate(rows))
+                    moments[view.name].add(_checked(view, np.concatenate(rows)))
                     rows.clear()
             progress("statistics", number + 1, len(batches))
     return moments
+
+
+def _checked(view: View, rows: np.ndarray) -> np.ndarray:
+    if not np.abs(rows).max(initial=0) < LARGEST:
+        raise DataError(
+            f"on these inputs node {view.node.name!r} reads numbers that are NaN, infinite or beyond {LARGEST:g}: "
+            "check the data and how it is normalised (--mean, --std)"
+        )
+    return rows
 
 
 def rows_of(view: View, x: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -35,11 +35,16 @@ class Effort:
 def effort_for(macs: int, pools: int) -> Effort:
     """``macs``: of one sample; ``pools``: how many are measured."""
     for levels, orders in ((FINE, 2), (FINE, 1), (COARSE, 1)):
-        samples = int(MACS_MEASURED / max(macs * pools * len(levels) * orders, 1))
-        if samples >= ENOUGH or levels is COARSE:
+        runs = pools * len(levels) * orders
+        if samples_for_runs(macs, runs) >= ENOUGH or levels is COARSE:
             break
+    return Effort(levels, samples_for_runs(macs, runs), orders)
+
+
+def samples_for_runs(macs: int, runs: int) -> int:
+    """Samples to run ``runs`` variants of a model of ``macs`` per sample on."""
     low, high = TABLE_SAMPLES
-    return Effort(levels, min(max(samples, low), high), orders)
+    return min(max(int(MACS_MEASURED / max(macs * runs, 1)), low), high)
 
 
 def samples_for(macs: int, widest: int) -> int:

@@ -54,12 +54,22 @@ def calibration_feeds(data: Data, model: ir.Model, samples: int, *, seed: int = 
     if isinstance(data, str | Path):
         data = Reading(str(data))
     if isinstance(data, Reading):
-        return feeds_of(data.open(model), inputs, samples, data.batch_size or BATCH_SIZE, seed)
+        found = feeds_of(data.open(model), inputs, samples, data.batch_size or BATCH_SIZE, seed)
+        return _without_nan(found, data.data)
     feeds = [{name: np.asarray(array) for name, array in feed.items()} for feed in data]
     missing = [s.name for feed in feeds for s in inputs if s.name not in feed]
     if missing or not feeds:
         what = f"a feed has no array for input {missing[0]!r}" if missing else "there are no feeds"
         raise DataError(f"{what}: give dicts of input name -> batch")
+    return _without_nan(feeds, "a feed")
+
+
+def _without_nan(feeds: list[Feed], where: str) -> list[Feed]:
+    """``feeds``; infinite numbers may be masks."""
+    for feed in feeds:
+        for name, array in feed.items():
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                raise DataError(f"{where} holds NaN for input {name!r}: leave these samples out")
     return feeds
 
 

@@ -82,7 +82,7 @@ def mean_over_slices(
             if tensor.rank < 2 and slices[channels[coupling.removable[channels]]].all():
                 continue
             if w is None:
-                w = np.asarray(read(tensor)).astype(np.float32)
+                w = np.asarray(read(tensor)).astype(np.float32, copy=False)
             scores = slice_scores(w, s, score, rng)
             mean = scores.mean() if relative else 1.0
             np.add.at(total, channels, scores / mean if mean > 0 else np.ones_like(scores))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,9 @@ import numpy as np
 
 from graphprune.data.sentences import reason
 from graphprune.errors import DataError
+
+MOST_MEMORY = 0.5
+"""Of the machine's, for the arrays of one file."""
 
 ONLY = "array"
 """The name that the one array of a .npy file goes by."""
@@ -34,10 +39,12 @@ def read_headers(path: Path) -> dict[str, Header]:
                 return {ONLY: _header(file)}
         found = {}
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
                     with archive.open(member) as file:
-                        found[member.removesuffix(".npy")] = _header(file)
+                        header = _header(file)
+                        _check_length(header, member.file_size - file.tell(), member.filename)
+                        found[member.filename.removesuffix(".npy")] = header
         return found
 
 
@@ -49,8 +56,10 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     with _readable(path):
         if path.suffix == ".npy":
             return {ONLY: np.load(path, mmap_mode="r", allow_pickle=False)}
+        wanted = list(names)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+            _check_room(path, [n for n in wanted if n in archive.files])
+            return {name: archive[name] for name in wanted}
 
 
 def _header(file: IO[bytes]) -> Header:
@@ -58,6 +67,21 @@ def _header(file: IO[bytes]) -> Header:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     return Header(shape, dtype)
+
+
+def _check_length(header: Header, size: int, name: str) -> None:
+    """A header may claim any shape. Raises ValueError."""
+    wanted = math.prod(header.shape) * header.dtype.itemsize
+    if min(header.shape, default=0) < 0 or (size != wanted and not header.dtype.hasobject):
+        raise ValueError(f"{name} has {size} bytes, and its shape {header.shape} needs {wanted}")
+
+
+def _check_room(path: Path, names: Iterable[str]) -> None:
+    """A few kilobytes can unpack to more than the machine has. Raises MemoryError."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
+    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MOST_MEMORY:
+        raise MemoryError
 
 
 @contextmanager

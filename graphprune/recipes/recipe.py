@@ -26,6 +26,9 @@ INIT_FROM = ("reconstruct",)
 TRAINABLE = ("all", "biases-and-norms")
 MASK_INITS = ("activation", "constant", "taylor", "weight", "weight-activation")
 
+LARGEST_FILE = 1 << 18
+"""Bytes of a recipe; all flags together need two thousand."""
+
 Check = Callable[[Any], str | None]
 """Value -> what to do instead, or None where the value is fine."""
 
@@ -238,10 +241,15 @@ def _parse(name_or_path: str) -> dict[str, Any]:
             folder = resources.files("graphprune.recipes")
             data = folder.joinpath(f"{name_or_path}.toml").read_bytes()
         elif path.exists() or path.suffix == ".toml" or path.name != name_or_path:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(LARGEST_FILE + 1)
         else:
             raise OptionError(
                 f"unknown recipe {name_or_path!r}: give a file, or one of " + ", ".join(shipped)
+            )
+        if len(data) > LARGEST_FILE:
+            raise OptionError(
+                f"recipe {name_or_path} is longer than {LARGEST_FILE} bytes: it is another file"
             )
         return tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:

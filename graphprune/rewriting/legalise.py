@@ -12,10 +12,13 @@ import onnx_ir as ir
 
 from graphprune.errors import OptionError, own_bug
 from graphprune.models import Model, load, sizes_by_name
+from graphprune.plan import plan_path
 from graphprune.rewriting.engine import Left, rewrite_graph
 from graphprune.rewriting.equality import Equality, compare_models
 from graphprune.rewriting.registry import RewriteRule, all_rewrite_rules, find_rewrite_rule
+from graphprune.sidecar import blocks_path
 from graphprune.targets.target import Target, find_target
+from graphprune.writing import save_model
 
 
 @dataclass(eq=False)
@@ -33,8 +36,13 @@ class RewriteResult:
     fidelity: Equality
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write the model, whole or not at all. Raises OptionError where ``path`` exists, unless ``force``."""
-        return self.model.save(path, force=force)
+        """Write the model, whole or not at all; what ``prune`` wrote beside an older one goes.
+
+        Raises OptionError where ``path`` exists, unless ``force``.
+        """
+        target = Path(path)
+        gone = [plan_path(target), blocks_path(target)] if force else []
+        return save_model(self.model.ir, target, force=force, gone=gone)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""

@@ -110,6 +110,8 @@ class Search:
         self.module: fx.GraphModule = self.imported.module
         self.masking: Masking = self.structure.masking
         self._stage: int | None = None
+        self._share = 0.0
+        """How far the budget of the masks has come, from 0 to 1."""
         self.begun = self.finished = False
         if not deferred:
             self.begin(batches)
@@ -249,6 +251,11 @@ class Search:
         )
 
     @property
+    def target_kept(self) -> float:
+        """Share of the cost that the budget leaves at this step: it tightens from 1."""
+        return 1 - (1.0 if self.finished else self._share) * self.structure.options.budget.requested
+
+    @property
     def training_masks(self) -> bool:
         """Whether the next step trains the masks (``mask_every``)."""
         return not self.finished and self.steps % self.recipe.mask_every == 0
@@ -276,9 +283,7 @@ class Search:
         """Set up the masks of the next step."""
         kept = 1 - self.structure.options.budget.requested
         stage = self.method.schedule(self.steps, self.max_steps, self.recipe, kept)
-        share = stage.share
-        if self._snaps and self.steps >= self._snap_step:
-            share = 1.0
+        share = self._share = 1.0 if self._snaps and self.steps >= self._snap_step else stage.share
         if stage.number is None:
             self.masking.advance(self.temperature, share, not self.training_masks)
         elif stage.number != self._stage:
