@@ -171,6 +171,8 @@ def _stored_rows(moved: np.ndarray, layout: RowLayout) -> tuple[np.ndarray, np.n
             f"weight {layout.name!r} has more than {layout.keep} non-zeros in a group of {layout.of}: "
             "the plan does not belong to this model"
         )
-    stored = largest((~empty).reshape(-1, layout.of).view(np.int8), layout.keep)  # non-zeros, then free positions
+    stored = largest(
+        (~empty).reshape(-1, layout.of).view(np.int8), layout.keep
+    )  # non-zeros, then free positions
     positions = np.nonzero(stored)[1].reshape(*empty.shape[:-1], layout.keep)
     return np.take_along_axis(padded, positions, axis=-1), positions

@@ -12,6 +12,7 @@ from graphprune.errors import ModelError
 from graphprune.folding import constant_array
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Value
+from graphprune.mapped import array_of
 
 _OTHER_BATCH, _OTHER_SIZE = 3, 2
 """A second size for a dynamic axis: of the batch, and times the first for the others."""
@@ -83,6 +84,6 @@ def _to_conv(value: Value) -> bool:
 def _read(value: ir.Value) -> np.ndarray:
     assert value.const_value is not None
     try:
-        return np.asarray(value.const_value.numpy())
+        return array_of(value.const_value)
     except (ValueError, TypeError, OSError) as error:
         raise ModelError(f"weight {value.name!r} cannot be read ({error}): copy the model again") from error

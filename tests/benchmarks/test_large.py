@@ -52,7 +52,8 @@ def rows() -> Iterator[list[str]]:
     yield found
     text = HEAD + "".join(found)
     print("\n" + text)
-    RESULTS.write_text(text, encoding="utf-8")
+    if len(found) == 2 * (1 + len(PRUNE)):  # all of them ran
+        RESULTS.write_text(text, encoding="utf-8")
 
 
 def row(name: str, command: str, used: Usage, size: float) -> str:
