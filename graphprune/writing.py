@@ -35,7 +35,7 @@ def save_model(
 
     ``finish`` may change the protobuf before it is written. ``beside``: more files in the same folder, each
     with what makes its content of the written model; all appear, or none. ``gone``: files beside an older model at
-    ``path`` that go with it.
+    ``path`` that go with it, as its weights do.
 
     Raises OptionError where a target exists (unless ``force``), holds weights that ``model`` still reads, or
     cannot be written.
@@ -44,7 +44,8 @@ def save_model(
     others = dict(beside or {})
     targets = [path, *([] if data is None else [data]), *others]
     check_free(targets, force=force)
-    check_unread(targets, data_files(model))
+    gone = [*gone, *([] if data is not None else _older_data(path))]
+    check_unread([*targets, *gone], data_files(model))
 
     def write(folder: Path) -> None:
         written = folder / path.name
@@ -158,6 +159,19 @@ def data_path(path: Path) -> Path:
 def data_files(model: ir.Model) -> set[Path]:
     """The files that hold weights of ``model``."""
     return {Path(t.path) for t in _tensors(model) if isinstance(t, ir.ExternalTensor)}
+
+
+def _older_data(path: Path) -> list[Path]:
+    """The file with the weights of an older model at ``path``."""
+    data = data_path(path)
+    if not path.is_file() or not data.is_file():
+        return []
+    try:
+        older = onnx.load(path, load_external_data=False)
+    except Exception:  # noqa: BLE001 - whatever it is, it is no model that reads this file
+        return []
+    places = {e.value for t in older.graph.initializer for e in t.external_data if e.key == "location"}
+    return [data] if data.name in places else []
 
 
 def needs_data_file(model: ir.Model) -> bool:

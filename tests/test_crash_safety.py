@@ -832,6 +832,19 @@ def test_an_older_result_does_not_lie_beside_another(run: Run, model_file: Path,
     assert set(visible(tmp_path)) == {"model.onnx", "m.onnx"}
 
 
+def test_an_older_results_weights_go_with_it(run: Run, model_file: Path, tmp_path: Path) -> None:
+    """Unless they are somebody else's, who only gave them that name."""
+    out, ext = tmp_path / "m.onnx", tmp_path / "ext.onnx"
+    onnx.save(small_network(), ext, save_as_external_data=True, location="ext.bin", size_threshold=0)
+    assert run("prune", ext, "--sparsity", "0.3", "-o", out)[0] == 0
+    assert (tmp_path / "m.onnx.data").exists()
+    assert run("prune", model_file, "--sparsity", "0.3", "-o", out, "--force")[0] == 0
+    assert not (tmp_path / "m.onnx.data").exists()
+    (tmp_path / "m.onnx.data").write_bytes(b"notes")
+    assert run("prune", model_file, "--sparsity", "0.3", "-o", out, "--force")[0] == 0
+    assert (tmp_path / "m.onnx.data").read_bytes() == b"notes"
+
+
 def test_a_rename_that_is_refused_undoes_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of somebody else's in a folder that is everybody's, say."""
     save_older, save_newer = savers("external-block", tmp_path)
