@@ -27,6 +27,7 @@ from graphprune.errors import OptionError
 from graphprune.mapped import array_of, copy_of, is_external, replacing
 from tests.conftest import Run, small_network
 from tests.large_models import Usage, large_matrices, large_transformer, measured, megabytes
+from tests.marks import slow
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory and open files are read from /proc")
 
@@ -64,7 +65,7 @@ def test_channels_take_twice_the_size(tmp_path: Path) -> None:
 
 
 @linux
-@pytest.mark.parametrize("pattern", ["block", "nm"])
+@pytest.mark.parametrize("pattern", slow(["block", "nm"], {"block"}))
 def test_patterns_of_one_large_weight_take_three_times_the_size(tmp_path: Path, pattern: str) -> None:
     """Nothing is spread over tensors here: the weight, a copy of it and masks are what there may be."""
     model = large_matrices(tmp_path / "model.onnx", 6144, 6144, 64, 10)

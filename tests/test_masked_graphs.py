@@ -22,6 +22,7 @@ from graphprune.errors import BudgetError, ConversionError, FidelityError, Graph
 from graphprune.feeds import draw
 from graphprune.search.search import Search
 from tests.fx_oracle import TOLERANCE, apart, nudged
+from tests.marks import slow
 from tests.oracle import session
 from tests.random_graphs import Recipe, build, random_recipe, recipes
 from tests.real_models import light_model, shared_models
@@ -240,7 +241,7 @@ def check_real(source: Any, sparsity: float, sizes: dict[str, tuple[int, ...]] |
     check_result(search)
 
 
-@pytest.mark.parametrize("sparsity", [0.3, 0.5])
+@pytest.mark.parametrize("sparsity", slow([0.3, 0.5], {0.3}))
 @pytest.mark.parametrize("path", shared_models(), ids=lambda p: p.stem)
 def test_third_party_files(path: Path, sparsity: float) -> None:
     sizes = SIZES.get(path.stem)

@@ -32,6 +32,9 @@ SEARCHING = {**all_criteria(), **all_trained()}
 OF_100_STEPS = ("pso", "synflow")
 """Too slow here for a second round."""
 
+OF_EVERY_KIND = {"smart", "gmp", "acdc", "pso", "snip", "lamp", "magnitude"}
+"""Methods that are run on the larger network, too, at every change: one or more of every kind."""
+
 PAIRS = [(m.name, s) for m in all_methods() for s in m.structures if m.name in SEARCHING and s in WORDS]
 
 
@@ -77,8 +80,13 @@ def pruned(path: Path, method: str, structure: str, shape: tuple[int, ...]) -> g
     return search.result()
 
 
-@pytest.mark.parametrize(("method", "structure"), PAIRS)
-@pytest.mark.parametrize("network", ["resnet20", "bisenet_v2"])
+CASES = [("resnet20", *pair) for pair in PAIRS] + [
+    pytest.param("bisenet_v2", *pair, marks=[pytest.mark.slow] * (pair[0] not in OF_EVERY_KIND))
+    for pair in PAIRS
+]
+
+
+@pytest.mark.parametrize(("network", "method", "structure"), CASES)
 def test_every_method_on_every_structure(
     network: str, method: str, structure: str, networks: dict[str, Path]
 ) -> None:

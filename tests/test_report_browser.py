@@ -31,6 +31,9 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium and chromedriver here: apt-get install chromium chromium-driver",
 )
 
+PATIENCE = 20
+"""Seconds that a page may take on a busy machine."""
+
 ROOT = Path(__file__).resolve().parents[1]
 RESNET = ROOT / "sample_models" / "resnet20_cifar10.onnx"
 
@@ -50,7 +53,10 @@ class Browser:
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(file.as_uri())
-        assert self("return document.documentElement.dataset.ready") == "yes"
+        until = time.monotonic() + PATIENCE
+        while self("return document.documentElement.dataset.ready") != "yes":
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.05)
         self.settle()
 
     def __call__(self, script: str, *arguments: Any) -> Any:

@@ -22,6 +22,7 @@ from graphprune.errors import DataError, Interrupted, OptionError, TrainingError
 from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.training import Progress
 from graphprune.training.phases import phases_of
+from tests.marks import slow
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Recipe(search_epochs=2, finetune_epochs=1, batch_size=16, device="cpu", threads=1)
@@ -285,7 +286,7 @@ def test_statistics_are_renewed_where_no_finetuning_follows(tmp_path: Path) -> N
     assert before[last].shape == after[last].shape or before[last].mean() != after[last].mean()
 
 
-@pytest.mark.parametrize("structure", ["channel", "nm"])
+@pytest.mark.parametrize("structure", slow(["channel", "nm"], {"nm"}))
 def test_two_processes_train_as_one(structure: str, model_file: Path, images: Path, tmp_path: Path) -> None:
     """torchrun with gloo: the same masks, and the same weights within rounding."""
     command = [

@@ -111,7 +111,7 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("name", slow(SAMPLES, {"yolov5", "bisenet_v2_pooled"}))
+@pytest.mark.parametrize("name", slow(SAMPLES, {"yolov5", "bisenet_v2_pooled", "mobilenet_v2", "vit"}))
 def test_samples(name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="sample models are exported from PyTorch")
     import sample_models
@@ -126,7 +126,14 @@ def test_samples(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=[pytest.mark.slow] * ("fns_candy" in p.stem), id=p.stem) for p in shared_models()],
+    [
+        pytest.param(
+            p,
+            marks=[pytest.mark.slow] * any(word in p.stem for word in ("fns_candy", "PAN_mobilenet")),
+            id=p.stem,
+        )
+        for p in shared_models()
+    ],
 )
 def test_third_party_files(path: Path, tmp_path: Path) -> None:
     out, shapes = tmp_path / "out.onnx", SIZES.get(path.stem, {})
