@@ -382,7 +382,7 @@ def test_plans_with_and_without_branches() -> None:
         "sum0",
     ]
     for entry in wrong:
-        with pytest.raises(PlanError, match="wrong model|'branches' is not"):
+        with pytest.raises(PlanError, match=r"wrong model|'branches' is not"):
             verify_models(load(chain()).ir, result.model.ir, Plan.from_dict(data | {"branches": [entry]}))
 
 

@@ -98,7 +98,11 @@ def test_third_party_files_are_absent() -> None:
     pytest.skip("no ../shared/models beside the repository: third-party files are not imported")
 
 
-@pytest.mark.parametrize("name", [n for n in LIGHT_NAMES if n not in ("vgg19", "zfnet512")])  # many weights, and nothing new
+MANY_WEIGHTS = ("vgg19", "zfnet512")
+"""And nothing new."""
+
+
+@pytest.mark.parametrize("name", [n for n in LIGHT_NAMES if n not in MANY_WEIGHTS])
 def test_networks_of_the_onnx_package(name: str) -> None:
     """Exported at a fixed batch of 1, and yet they take any."""
     source = light_model(name)

@@ -124,14 +124,13 @@ def test_samples(name: str, tmp_path: Path) -> None:
     check_rows(path, out)
 
 
+SLOW = ("fns_candy", "PAN_mobilenet")
+
+
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(
-            p,
-            marks=[pytest.mark.slow] * any(word in p.stem for word in ("fns_candy", "PAN_mobilenet")),
-            id=p.stem,
-        )
+        pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * any(word in p.stem for word in SLOW))
         for p in shared_models()
     ],
 )
