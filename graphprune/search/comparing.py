@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +12,7 @@ from torch import fx
 from graphprune.agreement import agree, run_all
 from graphprune.errors import own_bug
 from graphprune.fx.importer import Imported
+from graphprune.fx.recorder import Recorder
 from graphprune.measures import worst
 from graphprune.probes import Probes
 from graphprune.proof import default_tolerance
@@ -63,7 +63,7 @@ class _ModuleRun:
         return [self._run(feed, outputs, nodes) for feed in feeds]
 
     def _run(self, feed: Feed, outputs: Sequence[str], nodes: dict[str, str]) -> Results:
-        recorder = _Recorder(self.module, set(nodes.values()))
+        recorder = Recorder(self.module, nodes.values())
         result = recorder.run(*(torch.from_numpy(x).to(self.device) for x in feed.values()))
         tensors = [result] if isinstance(result, torch.Tensor) else result
         found = {name: recorder.found[node] for name, node in nodes.items() if node in recorder.found}
@@ -75,16 +75,3 @@ class _ModuleRun:
         array = x.detach().cpu().numpy()
         dtype = self.imported.graph.values[name].dtype
         return array.astype("float32" if dtype == "bfloat16" else dtype) if dtype else array
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, watched: set[str]) -> None:
-        super().__init__(module)
-        self.watched = watched
-        self.found: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self.watched:
-            self.found[n.name] = result
-        return result

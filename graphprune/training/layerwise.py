@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from graphprune.contractions import contraction_weights
 from graphprune.errors import OptionError
+from graphprune.fx.recorder import Recorder
 from graphprune.graph import Graph
 from graphprune.training.divergences import wide
 
@@ -57,21 +58,6 @@ def observe(module: nn.Module, names: Collection[str], inputs: Tensors) -> tuple
     """
     if not isinstance(module, fx.GraphModule):
         raise OptionError("--loss layers runs in one process: use distill under torchrun")
-    watching = _Watching(module, names)
-    watching.run(*inputs)
-    return tuple(watching.seen[name] for name in names)
-
-
-class _Watching(fx.Interpreter):
-    """Runs a module node by node and keeps what some of them give."""
-
-    def __init__(self, module: fx.GraphModule, names: Collection[str]) -> None:
-        super().__init__(module)
-        self.names = frozenset(names)
-        self.seen: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        found = super().run_node(n)
-        if n.name in self.names:
-            self.seen[n.name] = found
-        return found
+    recorder = Recorder(module, names)
+    recorder.run(*inputs)
+    return tuple(recorder.found[name] for name in names)
