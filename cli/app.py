@@ -14,10 +14,13 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from . import output, stopping
+from . import output, stopping, usage
 from .analyze import analyze
 from .apply import apply
+from .bench import bench
 from .check import check
+from .command import command
+from .compare import compare
 from .methods import methods
 from .prune import prune
 from .report import report
@@ -30,13 +33,12 @@ OK, FAILED, UNUSABLE = 0, 1, 2
 app = typer.Typer(
     name=PROGRAM,
     cls=stopping.Group,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (analyze, apply, check, methods, prune, report, rewrite, verify):
-    app.command()(command)
+for function in (analyze, apply, bench, check, compare, methods, prune, report, rewrite, verify):
+    app.command()(command(function))
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,6 +62,7 @@ def program(
       graphprune analyze model.onnx
       graphprune prune model.onnx --sparsity 0.5
       graphprune verify model.onnx model.pruned.onnx
+      graphprune compare model.onnx model.pruned.onnx --data photos/
       graphprune rewrite model.onnx --target npu-16x8 -o npu.onnx
       graphprune prune npu.onnx --target npu-16x8 --sparsity 0.7 -o small.onnx
       graphprune check small.onnx --target npu-16x8
@@ -100,10 +103,9 @@ def _explain(error: Exception) -> tuple[str, int] | None:
     errors = sys.modules.get("graphprune.errors")  # not imported: then none of them was raised
     if errors is not None and isinstance(error, errors.GraphpruneError):
         return str(error), error.exit_code
-    format_message = getattr(error, "format_message", None)  # what typer raises for wrong usage
-    if format_message is not None:
-        sentence = " ".join(str(format_message()).split()).rstrip(".")
+    wrong = usage.sentence(error)
+    if wrong is not None:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else PROGRAM
-        return f"{sentence} (see {where} --help)", UNUSABLE
+        return f"{wrong} (see {where} --help)", UNUSABLE
     return None

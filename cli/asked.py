@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from graphprune.recipes.recipe import Recipe
 
-_NOT_IN_RECIPES = ("ctx", "model", "out", "json", "html", "force", "resume", "recipe")
+_NOT_IN_RECIPES = ("ctx", "model", "out", "json", "html", "force", "resume", "recipe", "no_cache")
 """They belong to one call, not to a way of pruning."""
 
 

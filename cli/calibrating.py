@@ -100,7 +100,8 @@ def advice(values: Mapping[str, Any], result: PruneResult) -> list[str]:
     """What some inputs would buy, where there were none."""
     if values["data"] is not None or result.plan.method != "magnitude" or result.plan.structure != "channel":
         return []
-    achieved = result.plan.budget["achieved"]
+    budget = result.plan.budget
+    achieved = 1 - budget["achieved"] if budget["kind"] == "latency" else budget["achieved"]
     if achieved <= SAFE:
         return []
     return [

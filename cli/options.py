@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from . import completing
+
 
 class Attention(StrEnum):
     """What goes from multi-head attention."""
@@ -82,6 +84,21 @@ AllowInexactOption = Annotated[
         help="Also prune through LayerNorm, GroupNorm, LRN: their statistics then change, and are named.",
     ),
 ]
+SensitivityOption = Annotated[
+    bool,
+    typer.Option(
+        "--sensitivity", help="Prune every group alone at a few ratios, and measure what that does."
+    ),
+]
+RatiosOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ratios",
+        metavar="A,B,...",
+        help="For --sensitivity: shares of a group's filters.  [default: 0.1,0.3,0.5]",
+        show_default=False,
+    ),
+]
 NodesOption = Annotated[bool, typer.Option("--nodes", help="List every node with its parameters and MACs.")]
 
 OutOption = Annotated[
@@ -102,6 +119,7 @@ StructureOption = Annotated[
         metavar="channel|block|nm|branch",
         help="channel: remove whole channels. block: zero weights in blocks. nm: keep N of every M weights. "
         "branch: remove whole residual branches.",
+        autocompletion=completing.structures,
     ),
 ]
 BlockOption = Annotated[
@@ -122,6 +140,7 @@ NmAxisOption = Annotated[
         "--nm-axis",
         metavar="input|output",
         help="For --structure nm: the channels along which the M weights follow one another.",
+        autocompletion=completing.axes,
     ),
 ]
 FormatOption = Annotated[
@@ -130,12 +149,14 @@ FormatOption = Annotated[
         "--format",
         metavar="dense-zeros|compact|sparse-initializer",
         help="How the file stores weights with blocks or N:M patterns; README, File formats, compares them.",
+        autocompletion=completing.formats,
     ),
 ]
 _TARGET = typer.Option(
     "--target",
     metavar="NAME|FILE.toml",
     help="An accelerator: npu-16x8, tensorrt-2to4, cpu-ort, or a TOML file that describes another.",
+    autocompletion=completing.targets,
     show_default=False,
 )
 TargetOption = Annotated[str | None, _TARGET]
@@ -170,9 +191,10 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="From weights: magnitude, ... From inputs: reconstruct, wanda, ... Trained: smart, ...  "
-        "[default: reconstruct with --data, magnitude without]",
+        help="What decides. From weights: magnitude, ... From inputs: reconstruct, wanda, ... Trained: smart, ... "
+        "graphprune methods lists them.",
         show_default=False,
+        autocompletion=completing.methods,
     ),
 ]
 AllocationOption = Annotated[
@@ -189,7 +211,8 @@ MultipleOfOption = Annotated[
     typer.Option(
         "--multiple-of",
         metavar="auto|N",
-        help="Keep channel counts a multiple of N; auto: 16 in groups of 64 or more, 8 from 32, else free.",
+        help="Keep channel counts a multiple of N; auto: 16 in groups of 64 or more, 8 from 32, else free; with "
+        "--latency as measured.",
     ),
 ]
 MinChannelsOption = Annotated[
@@ -210,6 +233,33 @@ OnlyOption = Annotated[
 ExcludeOption = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="PATTERN", help="Leave groups with a matching name whole. Repeatable."),
+]
+LatencyOption = Annotated[
+    float | None,
+    typer.Option(
+        "--latency",
+        metavar="L",
+        help="Budget: the share of the model's latency in onnxruntime on this machine that may stay.",
+    ),
+]
+EngineThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads: PyTorch's, or onnxruntime's where models are timed.  [default: theirs]",
+    ),
+]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--provider", metavar="NAME", help="onnxruntime's execution provider for latency.  [default: CPU]"
+    ),
+]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Neither read nor keep what was measured of this machine before."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of methods that draw.")]
 PlanOption = Annotated[

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,8 +34,41 @@ class Column:
     prose: bool = False
 
 
+@dataclass(frozen=True)
+class Style:
+    """How a command prints. ``quiet``: errors and data alone. ``plain``: no colours and no bold letters.
+
+    ``before`` is called before anything is printed, so that what moves on the terminal makes room.
+    """
+
+    quiet: bool = False
+    plain: bool = False
+    before: Callable[[], None] = lambda: None
+
+
+_USUAL = Style()
+_STYLE: ContextVar[Style] = ContextVar("style")
+
+
+@contextmanager
+def styled(style: Style) -> Iterator[None]:
+    """Print so inside of a ``with`` statement."""
+    token = _STYLE.set(style)
+    try:
+        yield
+    finally:
+        _STYLE.reset(token)
+
+
+def wants_plain() -> bool:
+    """Whether the environment asks for no colours: NO_COLOR (no-color.org), or a terminal that has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "") in ("dumb", "unknown")
+
+
 def text(line: str = "") -> None:
     """One line of the report."""
+    if _silent():
+        return
     sys.stdout.write(printable(line) + "\n")
 
 
@@ -51,7 +87,7 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) 
     from rich.text import Text
 
     content = [tuple(map(printable, row)) for row in rows]
-    if not content:
+    if not content or _silent():
         return
     console = _console(sys.stdout)
     cells = zip(*[[c.title for c in columns], *content], strict=True)
@@ -91,17 +127,22 @@ def _fit(widths: list[int], columns: Sequence[Column], available: int) -> list[i
 
 def note(sentence: str) -> None:
     """Something the user should know; never mixed into the data."""
+    if _silent():
+        return
     sys.stderr.write(f"note: {_one_line(sentence)}\n")
 
 
 def progress(line: str) -> None:
-    """How far a long run has come."""
+    """How far a long run has come, as a line of a log."""
+    if _STYLE.get(_USUAL).quiet:
+        return
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
 def error(sentence: str) -> None:
     """Why the command ends without its result."""
+    _STYLE.get(_USUAL).before()
     sys.stderr.write(f"graphprune: {_one_line(sentence)}\n")
 
 
@@ -109,6 +150,7 @@ def data(content: Mapping[str, Any] | str, target: str) -> None:
     """JSON, to stdout where ``target`` is ``-``, else to that file (replaced whole)."""
     rendered = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
     if target == "-":
+        _STYLE.get(_USUAL).before()
         sys.stdout.write(rendered)
         return
     from graphprune.writing import write_text
@@ -154,10 +196,21 @@ def _one_line(sentence: str) -> str:
     return printable(" ".join(sentence.split()))
 
 
-def _console(stream: TextIO) -> Console:
-    import os
+def _silent() -> bool:
+    """Whether nothing is to be printed; if something is, there is room for it then."""
+    style = _STYLE.get(_USUAL)
+    if not style.quiet:
+        style.before()
+    return style.quiet
 
+
+def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
     sized = stream.isatty() or "COLUMNS" in os.environ
-    return Console(file=stream, width=None if sized else UNSIZED_WIDTH, highlight=False)
+    return Console(
+        file=stream,
+        width=None if sized else UNSIZED_WIDTH,
+        highlight=False,
+        color_system=None if _STYLE.get(_USUAL).plain else "auto",
+    )

@@ -13,10 +13,11 @@ from . import calibrating, options, output, paths, sources, stopping
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
 from .showing import file_size, show
-from .watching import Watching
 
 if TYPE_CHECKING:
     from graphprune.recipes.training import TrainingOptions
+
+    from .watching import Watching
 
 
 def prune(
@@ -33,6 +34,9 @@ def prune(
     sparsity: options.SparsityOption = None,
     params: options.ParamsOption = None,
     macs: options.MacsOption = None,
+    latency: options.LatencyOption = None,
+    provider: options.ProviderOption = None,
+    no_cache: options.NoCacheOption = False,
     method: options.MethodOption = None,
     allocation: options.AllocationOption = None,
     multiple_of: options.MultipleOfOption = "auto",
@@ -98,11 +102,14 @@ def prune(
 ) -> None:
     """Prune MODEL under one budget, prove the result, write it and its plan.
 
-    --structure channel (the default) removes whole channels and takes exactly one of --sparsity, --params and
-    --macs, as does branch, which removes whole residual branches; block takes --sparsity, nm takes none. Blocks
-    and N:M patterns are zeros in weights: --format says how the file stores them, and OUT.blocks.npz holds them for
-    toolchains. --target sets the structure, its pattern, --multiple-of and --format as an accelerator needs them;
-    flags given besides win.
+    --structure channel (the default) removes whole channels and takes exactly one of --sparsity, --params, --macs
+    and --latency; branch removes whole residual branches and takes one of the first three; block takes --sparsity,
+    nm takes none. Blocks and N:M patterns are zeros in weights: --format says how the file stores them, and
+    OUT.blocks.npz holds them for toolchains. --target sets the structure, its pattern, --multiple-of and --format as
+    an accelerator needs them; flags given besides win.
+
+    --latency 0.6 leaves 0.6 of the time that MODEL takes in onnxruntime on this machine: layers are measured once and
+    kept in the user's cache, and the result is measured twice.
 
     The plan is OUT with .onnx replaced by .plan.json. Nothing is written unless the proof holds.
 
@@ -119,6 +126,7 @@ def prune(
       graphprune prune model.onnx --sparsity 0.5 --html report.html
       graphprune prune model.onnx --sparsity 0.5 --data photos/
       graphprune prune model.onnx --macs 0.3 -o small.onnx --method bn-scale
+      graphprune prune model.onnx --latency 0.6 --threads 1
       graphprune prune model.onnx --params 0.4 --exclude 'head.*' --ratio 'layer1.*=0.2'
       graphprune prune model.onnx --sparsity 0.5 --multiple-of 32 --json - | jq .params
       graphprune prune model.onnx --structure block --block 16x8x1x1 --sparsity 0.7 --format compact
@@ -141,7 +149,8 @@ def prune(
     trained = calibrating.trains(values)
     _check_targets(values, written, trained)
     checkpoint = beside(written, ".checkpoint") if trained else None
-    with stopping.resumable(checkpoint), Watching() as watching:
+    watching: Watching = ctx.obj
+    with stopping.resumable(checkpoint):
         told = _training(values, checkpoint, watching) if trained else None
         recipe = _recipe(values, told)
         opened, words["input_shapes"] = sources.open_model(model, values["input_shape"])
@@ -194,10 +203,25 @@ def _words(values: Mapping[str, Any]) -> dict[str, Any]:
         "allocation": None if allocation is None else str(allocation),
         "attention": str(values["attention"]),
         "multiple_of": options.multiple_of(values["multiple_of"]),
+        **_latency(values),
         "ratios": options.ratios(values["ratio"]),
         "only": values["only"] or (),
         "exclude": values["exclude"] or (),
     }
+
+
+def _latency(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The budget of latency, and how it is measured. Raises OptionError."""
+    from graphprune.engine import Engine
+    from graphprune.errors import OptionError
+
+    if values["latency"] is None:
+        if values["provider"] is not None or values["no_cache"]:
+            flag = "--no-cache" if values["provider"] is None else "--provider"
+            raise OptionError(f"{flag} says how --latency is measured: give --latency too, or leave it out")
+        return {}
+    engine = Engine(values["threads"] or 0, values["provider"] or "CPU", cache=not values["no_cache"])
+    return {"latency": values["latency"], "engine": engine}
 
 
 def _training(values: Mapping[str, Any], checkpoint: Path | None, watching: Watching) -> TrainingOptions:

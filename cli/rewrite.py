@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options, output, paths
+from . import completing, options, output, paths
 from .output import Column, plural
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ RuleOption = Annotated[
         "--rule",
         metavar="NAME",
         help="Apply this rule whatever the target lacks (a wrong name lists all). Repeatable.",
+        autocompletion=completing.rules,
     ),
 ]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import output
 from .output import Column, number, percent
@@ -56,6 +57,7 @@ def show(
                 "budget",
                 f"{budget['kind']} {budget['requested']:g} requested, {budget['achieved']:.4f} achieved",
             ),
+            *latency(budget),
             *freed(result),
             *[("gone", f"{entry['node']} without {entry['removed']}") for entry in plan.branches],
             *[(when, f"{100 * value:.2f} %") for when, value in result.metrics.items()],
@@ -63,6 +65,16 @@ def show(
             ("written", ", ".join(str(path) for path in files)),
         ]
     )
+
+
+def latency(budget: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a budget of latency was measured on."""
+    if "measured" not in budget:
+        return []
+    shares = " and ".join(f"{share:.3f}" for share in budget["measured"])
+    threads = output.plural(budget["threads"], "thread") if budget["threads"] else "onnxruntime's own threads"
+    where = f"{budget['machine']}, {threads}, onnxruntime {budget['onnxruntime']} {budget['provider']}"
+    return [("latency", f"{shares} of the original's, measured on {where}")]
 
 
 def _units(result: PruneResult) -> tuple[str, int, int]:

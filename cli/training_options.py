@@ -6,13 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
+from . import completing
+
 TRAINED = "Trained methods"
 DATA = "Data"
 MASKS = "Masks"
 
+THREADS = "Threads: PyTorch's, or onnxruntime's where models are timed.  [default: their own]"
 
-def _option(flag: str, metavar: str, text: str, panel: str = TRAINED) -> Any:
-    return typer.Option(flag, metavar=metavar, help=text, show_default=False, rich_help_panel=panel)
+
+def _option(flag: str, metavar: str, text: str, panel: str = TRAINED, **words: Any) -> Any:
+    return typer.Option(flag, metavar=metavar, help=text, show_default=False, rich_help_panel=panel, **words)
 
 
 DataOption = Annotated[
@@ -29,7 +33,7 @@ SamplesOption = Annotated[
     _option(
         "--samples",
         "N",
-        "Inputs that a method without training looks at.  [default: up to 2000, fewer for large models]",
+        "Inputs that are looked at without training.  [default: up to 2000, fewer for large models]",
         DATA,
     ),
 ]
@@ -56,7 +60,12 @@ StdOption = Annotated[str | None, _option("--std", "R,G,B", "Pixels are divided 
 
 RecipeOption = Annotated[
     str | None,
-    _option("--recipe", "NAME|FILE", "Settings to start from: smart, smart-plus, ... or a TOML file."),
+    _option(
+        "--recipe",
+        "NAME|FILE",
+        "Settings to start from: smart, smart-plus, ... or a TOML file.",
+        autocompletion=completing.recipes,
+    ),
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.", rich_help_panel=TRAINED)
@@ -101,7 +110,12 @@ AugmentOption = Annotated[
 ]
 AmpOption = Annotated[str | None, _option("--amp", "none|bf16", "Mixed precision.")]
 DeviceOption = Annotated[str | None, _option("--device", "auto|cpu|cuda:0", "Where to train.")]
-ThreadsOption = Annotated[int | None, _option("--threads", "N", "CPU threads.")]
+ThreadsOption = Annotated[
+    int | None,
+    _option(
+        "--threads", "N", "Threads: PyTorch's, or onnxruntime's where models are timed.  [default: theirs]"
+    ),
+]
 CheckpointMinutesOption = Annotated[
     float | None, _option("--checkpoint-minutes", "M", "Minutes between checkpoints.")
 ]

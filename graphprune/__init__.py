@@ -25,8 +25,10 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.rules.registry import rule
 
 if TYPE_CHECKING:
+    from graphprune.comparing import compare
     from graphprune.reported import report
     from graphprune.rewriting.legalise import rewrite
+    from graphprune.schemas import schema
     from graphprune.search.search import Search
     from graphprune.sidecar import load_blocks
     from graphprune.targets.checking import check
@@ -53,12 +55,14 @@ __all__ = [
     "analyze",
     "apply",
     "check",
+    "compare",
     "load",
     "load_blocks",
     "prune",
     "report",
     "rewrite",
     "rule",
+    "schema",
     "verify",
 ]
 
@@ -66,9 +70,11 @@ __all__ = [
 _LAZY = {
     "Search": "graphprune.search.search",
     "check": "graphprune.targets.checking",
+    "compare": "graphprune.comparing",
     "load_blocks": "graphprune.sidecar",
     "report": "graphprune.reported",
     "rewrite": "graphprune.rewriting.legalise",
+    "schema": "graphprune.schemas",
 }
 """Public names whose modules are imported when they are asked for: ``Search`` alone needs seconds for torch."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune.analysis import Analysis, analyze_model
+from graphprune.engine import Engine
 from graphprune.errors import OptionError, PlanError
 from graphprune.lookup import hint
 from graphprune.models import Model, load, sizes_by_name
@@ -106,6 +107,8 @@ def prune(
     sparsity: float | None = None,
     params: float | None = None,
     macs: float | None = None,
+    latency: float | None = None,
+    engine: Engine | None = None,
     method: str | None = None,
     block: str = "16x8x1x1",
     nm: str = "2:4",
@@ -136,8 +139,9 @@ def prune(
     kernel; ``nm`` leaves N of every M weights along ``nm_axis`` (input or output), and takes no budget; ``branch``
     removes whole residual branches (``branches.pruning.prune_branches``).
     ``sparsity``: share of prunable output channels to remove, of weights in blocks, or of branches; ``params`` /
-    ``macs``: share of the whole model's (channels, branches). ``max_layer_sparsity``: no weight loses more of its
-    blocks.
+    ``macs``: share of the whole model's (channels, branches). ``latency``: the share of the model's latency in
+    onnxruntime on this machine that may stay (channels, without training), measured as ``engine`` says.
+    ``max_layer_sparsity``: no weight loses more of its blocks.
     ``allocation``: how the budget is spread; None is the method's own (uniform in one shot, global when
     trained). ``multiple_of``: None keeps counts aligned automatically. ``ratios``: glob on node or weight
     names -> share for those groups. ``training``: data, recipe and more, for methods that train. ``data``: inputs
@@ -163,6 +167,10 @@ def prune(
         "allow_inexact": allow_inexact,
     }
     budget = {"sparsity": sparsity, "params": params, "macs": macs}
+    if latency is not None:
+        _check_latency(training, method)
+        budget["latency"] = latency
+        common["engine"] = engine or Engine()
     if allocation is not None:
         common["allocation"] = allocation
     model = load(source, example_inputs)
@@ -186,6 +194,17 @@ def prune(
     return prune_module(model, run, in_place=in_place)
 
 
+def _check_latency(training: TrainingOptions | None, method: str | None) -> None:
+    """Raises OptionError for what trains: its masks learn under a budget that the graph alone tells."""
+    from graphprune.methods import all_trained
+
+    if training is not None or method in all_trained():
+        raise OptionError(
+            "--latency does not go with training: prune to it without (--data and --method reconstruct), and train the "
+            "result; or train to --macs"
+        )
+
+
 Way = Callable[[Model, dict[str, Any], int], PruneResult]
 
 
@@ -201,7 +220,7 @@ def _way(
     from graphprune.calibration.criteria import all_data_criteria
 
     if data is None and compensate is None and method not in all_data_criteria():
-        return lambda model, words, seed: _prune(model, training, words, seed)
+        return lambda model, words, seed: _prune(model, training, words, seed, progress)
     if training is not None:
         raise OptionError(
             f"method {method} with data, samples or compensate does not train: leave out training, or give "
@@ -214,7 +233,13 @@ def _way(
     )
 
 
-def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any], seed: int) -> PruneResult:
+def _prune(
+    model: Model,
+    training: TrainingOptions | None,
+    words: dict[str, Any],
+    seed: int,
+    progress: Progress | None,
+) -> PruneResult:
     """In one shot with numpy where a criterion and no data are given, else with PyTorch."""
     from graphprune.choosing import options_from
     from graphprune.criteria import all_criteria, find_criterion
@@ -226,7 +251,9 @@ def _prune(model: Model, training: TrainingOptions | None, words: dict[str, Any]
         return _train(model, training, words, seed)
     options = options_from(words, seed, find_criterion(method).allocation)
     if options.structure == "channel":
-        pruned = prune_channels(model.ir, model.name, options, sha256=model.sha256(), notes=model.notes)
+        pruned = prune_channels(
+            model.ir, model.name, options, sha256=model.sha256(), notes=model.notes, progress=progress
+        )
     else:
         pruned = prune_weights(model, options)
     return result_of(model, pruned)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,20 +13,46 @@ from graphprune.errors import BudgetError, OptionError
 from graphprune.groups import Groups
 from graphprune.selection import Pool, Step
 
-KINDS = ("sparsity", "params", "macs")
+KINDS = ("sparsity", "params", "macs", "latency")
+
+Measure = Callable[[np.ndarray], float]
+"""A decision (bool ``[components]``, complete) -> the share that it removes."""
+
+
+class OutOfReach(BudgetError):
+    """Too little can be removed; ``most`` is the share that can."""
+
+    def __init__(self, message: str, most: float) -> None:
+        super().__init__(message)
+        self.most = most
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What must hold at the end: share of prunable output channels, parameters or MACs removed."""
+    """What must hold at the end: share of prunable output channels, parameters or MACs removed; of ``latency`` the
+    share that stays.
+
+    measure: of ``latency``, which the graph alone does not tell: the share of it that a decision removes.
+    """
 
     kind: str
     requested: float
+    measure: Measure | None = None
+
+    @property
+    def wanted(self) -> float:
+        """The share to remove."""
+        return 1 - self.requested if self.kind == "latency" else self.requested
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionError(f"unknown budget {self.kind!r}: use one of {', '.join(KINDS)}")
-        if not 0 <= self.requested < 1:
+        if self.kind == "latency" and not 0 < self.requested <= 1:
+            raise OptionError(
+                f"--latency {self.requested:g} is out of range: give the share of the latency that may stay, above 0 "
+                "and up to 1"
+            )
+        if self.kind != "latency" and not 0 <= self.requested < 1:
             raise OptionError(
                 f"--{self.kind} {self.requested:g} is out of range: give the share to remove, from 0 to below 1"
             )
@@ -33,10 +60,15 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """``alive`` (bool ``[components]``) and the share it achieves."""
+    """``alive`` (bool ``[components]``) and the share it achieves.
+
+    details: what else the plan says of its budget. notes: sentences for the user.
+    """
 
     alive: np.ndarray
     achieved: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def decide(
@@ -53,10 +85,10 @@ def decide(
     ``allocation`` ranks steps by score over the whole model (``global``) or by the share of their own
     pool already gone (``uniform``). ``ratios`` (pool number -> share) fixes single pools.
 
-    Raises ValueError for another allocation, BudgetError, naming the best reachable value, when too little can
-    be removed.
+    Raises ValueError for another allocation, OutOfReach, naming the best reachable value, when too little can
+    be removed; BudgetError where ``ratios`` alone remove too much.
     """
-    measure = _measure(groups, budget.kind, cost)
+    measure = measure_of(groups, budget, cost)
     alive = np.ones(groups.coupling.count, bool)
     ratios = ratios or {}
     for number, ratio in ratios.items():
@@ -72,15 +104,20 @@ def decide(
     else:
         raise ValueError(f"steps are ranked by key (global) or by share (uniform), not by {allocation!r}")
     _check_reachable(steps, alive, measure, budget)
-    chosen = _prefix(steps, alive, measure, budget.requested)
+    chosen = _prefix(steps, alive, measure, budget.wanted)
     alive = _without(alive, steps[:chosen])
-    alive = _fill(steps[chosen:], alive, measure, budget.requested)
+    alive = _fill(steps[chosen:], alive, measure, budget.wanted)
     return Decision(groups.coupling.grids.complete(alive), measure(alive))
 
 
-def _measure(groups: Groups, kind: str, cost: CostModel) -> Callable[[np.ndarray], float]:
-    """Share removed under a decision."""
-    complete = groups.coupling.grids.complete
+def measure_of(groups: Groups, budget: Budget, cost: CostModel) -> Measure:
+    """Share removed under a decision, which need not be complete. Raises ValueError for a latency without a measure."""
+    complete, kind = groups.coupling.grids.complete, budget.kind
+    if kind == "latency":
+        found = budget.measure
+        if found is None:
+            raise ValueError("a budget of latency needs what measures it")
+        return lambda alive: found(complete(alive))
     if kind == "sparsity":
         free = np.flatnonzero(groups.coupling.removable & (groups.producers > 0))
         weights = groups.producers[free]
@@ -98,24 +135,23 @@ def _without(alive: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
     return alive
 
 
-def _check_reachable(
-    steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], budget: Budget
-) -> None:
+def _check_reachable(steps: list[Step], alive: np.ndarray, measure: Measure, budget: Budget) -> None:
     most = measure(_without(alive, steps))
     last = measure(_without(alive, steps[:-1])) if steps else most
-    if budget.requested > most + max(most - last, 1e-9):
-        raise BudgetError(
+    if budget.wanted > most + max(most - last, 1e-9):
+        raise OutOfReach(
             f"--{budget.kind} {budget.requested:g} cannot be reached: at most {most:.4f} can be removed here; "
-            "ask for less, or relax --min-channels, --exclude or --allow-inexact"
+            "ask for less, or relax --min-channels, --exclude or --allow-inexact",
+            most,
         )
     fixed = measure(alive)
-    if fixed > budget.requested + 1e-9 and fixed > 0:
+    if fixed > budget.wanted + 1e-9 and fixed > 0:
         raise BudgetError(
             f"--ratio alone removes {fixed:.4f}, more than --{budget.kind} {budget.requested:g}: lower the ratios"
         )
 
 
-def _prefix(steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], want: float) -> int:
+def _prefix(steps: list[Step], alive: np.ndarray, measure: Measure, want: float) -> int:
     """Largest number of leading steps that stays within ``want`` (removal only ever grows)."""
     low, high = 0, len(steps)
     while low < high:
@@ -127,9 +163,7 @@ def _prefix(steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray]
     return low
 
 
-def _fill(
-    steps: list[Step], alive: np.ndarray, measure: Callable[[np.ndarray], float], want: float
-) -> np.ndarray:
+def _fill(steps: list[Step], alive: np.ndarray, measure: Measure, want: float) -> np.ndarray:
     """Use what is left of the budget: smaller steps that still fit, then the nearest end."""
     closed: set[int] = set()
     over: np.ndarray | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.allocation import WITH_INPUTS
-from graphprune.calibration.channels import compensated, decide_channels
+from graphprune.calibration.channels import compensated, decider
 from graphprune.calibration.collect import Progress, batch_size, batched, silent
 from graphprune.calibration.criteria import all_data_criteria, find_data_criterion
 from graphprune.calibration.effort import samples_for
@@ -22,6 +22,7 @@ from graphprune.choosing import PruneOptions, options_from
 from graphprune.criteria import all_criteria, channel_scores, find_criterion
 from graphprune.errors import DataError, OptionError
 from graphprune.frontends.onnx import build_graph
+from graphprune.latency.meeting import measured_rule, within_budget
 from graphprune.lookup import hint
 from graphprune.methods import all_trained
 from graphprune.models import Model
@@ -75,12 +76,12 @@ def prune_seen(
     else:
         batches = calibration_feeds(data, model.ir, count, seed=seed)
         options = replace(options, input_shapes=sample_shapes(model.ir, batches, options.input_shapes))
-    batches = _small_batches(model, options, batches)
+    batches = small_batches(model, options, batches)
     pruned = prune_calibrated(model, options, batches, compensate=compensate, progress=progress or silent)
     return result_of(model, pruned)
 
 
-def _small_batches(model: Model, options: PruneOptions, batches: Sequence[Feed]) -> list[Feed]:
+def small_batches(model: Model, options: PruneOptions, batches: Sequence[Feed]) -> list[Feed]:
     """Batches whose activations take at most BATCH_BYTES together, where the model takes batches of any size."""
     if any(v.shape is None or not len(v.shape) or isinstance(v.shape[0], int) for v in model.ir.graph.inputs):
         return list(batches)
@@ -156,6 +157,7 @@ def prune_calibrated(
 def _channels(
     source: Model, options: PruneOptions, batches: Sequence[Feed], kind: str, progress: Progress
 ) -> Pruned:
+    options = measured_rule(options)
     analysis = analyze(source.ir, source.name, options, source.notes)
     statistics = Statistics(source.ir, analysis, options, batches, progress)
     if options.method in all_data_criteria():
@@ -164,7 +166,7 @@ def _channels(
         rng = np.random.default_rng(options.seed)
         scores = channel_scores(analysis.groups, find_criterion(options.method), rng)
         scores = analysis.coupling.grids.spread(scores)
-    decision = decide_channels(statistics, scores)
+    decision = within_budget(source.ir, analysis, options, decider(statistics, scores), progress)
     weighted = compensated(statistics, decision.alive, kind)
     if weighted is not source.ir:
         analysis = analyze(weighted, source.name, options, source.notes)

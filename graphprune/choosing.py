@@ -15,16 +15,17 @@ from graphprune.allocation import Layer, find_allocation
 from graphprune.budget import Budget, Decision, decide
 from graphprune.contractions import contraction_weights
 from graphprune.criteria.scoring import mean_over_slices
+from graphprune.engine import Engine
 from graphprune.errors import BudgetError, OptionError
 from graphprune.groups import Group
 from graphprune.lookup import hint
 from graphprune.notation import STRUCTURES, parse_nm
-from graphprune.selection import Pool, build_pools
+from graphprune.selection import DEFAULT_RULE, Pool, Rule, build_pools
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
 
-BUDGETS = ("sparsity", "params", "macs")
+BUDGETS = ("sparsity", "params", "macs", "latency")
 """Kinds of budget; a call names one."""
 
 
@@ -38,9 +39,9 @@ class PruneOptions:
     allocation: ``uniform`` keeps more accuracy without training than ``global`` on the trained networks it
         was measured on (README, "Choosing"), so it is the default of one-shot methods; trained ones learn
         the shares (``global``).
-    multiple_of: None aligns automatically (kept channels a multiple of 16 in groups 64 or wider, of 8
-        from 32), 1 leaves counts free. ratios: (glob, share) pairs. only / exclude: globs on node or
-        weight names.
+    multiple_of: None aligns automatically, as ``rule`` says (kept channels a multiple of 16 in groups 64 or wider, of
+        8 from 32; under a budget of latency as measured), 1 leaves counts free. engine: how latency is measured.
+    ratios: (glob, share) pairs. only / exclude: globs on node or weight names.
     """
 
     budget: Budget
@@ -52,6 +53,8 @@ class PruneOptions:
     max_layer_sparsity: float = 0.98
     allocation: str = "uniform"
     multiple_of: int | None = None
+    rule: Rule = DEFAULT_RULE
+    engine: Engine = field(default_factory=Engine)
     min_channels: int = 1
     ratios: Sequence[tuple[str, float]] = ()
     only: Sequence[str] = ()
@@ -81,7 +84,7 @@ class PruneOptions:
 
 
 def requested_budget(structure: str, nm: str, given: Mapping[str, float | None]) -> Budget:
-    """The one budget among ``given`` (sparsity, params, macs), as ``structure`` takes it.
+    """The one budget among ``given`` (BUDGETS -> share), as ``structure`` takes it.
 
     Raises OptionError for another number of budgets, or one that the structure does not take.
     """
@@ -92,7 +95,12 @@ def requested_budget(structure: str, nm: str, given: Mapping[str, float | None])
         keep, of = parse_nm(nm)
         return Budget("sparsity", 1 - keep / of)
     if len(asked) != 1:
-        raise OptionError("give exactly one of --sparsity, --params and --macs")
+        raise OptionError("give exactly one of --sparsity, --params, --macs and --latency")
+    if structure != "channel" and "latency" in asked:
+        raise OptionError(
+            f"--latency goes with --structure channel alone, not with {structure}: prune to another budget, and "
+            "compare with graphprune bench"
+        )
     if structure == "block" and "sparsity" not in asked:
         raise OptionError("--structure block takes --sparsity: the share of the weights to zero")
     ((kind, requested),) = asked.items()
@@ -107,7 +115,7 @@ def options_from(words: Mapping[str, Any], seed: int, allocation: str | None = N
     given = {k: v for k, v in words.items() if k not in BUDGETS}
     if allocation is not None:
         given.setdefault("allocation", allocation)
-    budget = requested_budget(words["structure"], words["nm"], {kind: words[kind] for kind in BUDGETS})
+    budget = requested_budget(words["structure"], words["nm"], {kind: words.get(kind) for kind in BUDGETS})
     return PruneOptions(budget, **given, seed=seed)
 
 
@@ -138,6 +146,7 @@ def pools_of(analysis: Analysis, options: PruneOptions, scores: np.ndarray) -> l
         scores,
         movable=movable(analysis, options),
         multiple_of=options.multiple_of,
+        rule=options.rule,
         min_channels=options.min_channels,
     )
 

@@ -89,6 +89,18 @@ def _one_of(*texts: str) -> Check:
 
 
 _BUDGET = _record({"kind": _text, "requested": _number, "achieved": _number})
+_LATENCY = _record(
+    {
+        "kind": _one_of("latency"),
+        "requested": _number,
+        "achieved": _number,
+        "measured": _list(_number),
+        "threads": _count,
+        "provider": _text,
+        "onnxruntime": _text,
+        "machine": _text,
+    }
+)
 _ANALYSIS = _record({"attention": _text, "allow_inexact": _truth, "input_shapes": _map(_list(_size))})
 _BLOCKS = _map(_record({"shape": _list(_size), "kept": _distinct}, empty=False))
 _PATTERNS = _map(_record({"keep": _size, "of": _size, "axis": _count}, empty=False))
@@ -100,7 +112,10 @@ _FIELDS: dict[str, tuple[Check, str]] = {
     "method": (_text, "a text"),
     "seed": (_count, "a whole number"),
     "weights": (_text, "a text"),
-    "budget": (_BUDGET, "kind, requested and achieved"),
+    "budget": (
+        lambda value: _BUDGET(value) or _LATENCY(value),
+        "kind, requested and achieved, with what a latency was measured on",
+    ),
     "removed": (_map(_map(_positions, _axis)), "lists of positions, by tensor and axis"),
     "contracted": (_map(_distinct), "lists of axes, by tensor"),
     "gates": (_map(_map(_distinct, _axis)), "lists of positions, by value and axis"),

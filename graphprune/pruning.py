@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from graphprune.choosing import PruneOptions, choose
 from graphprune.criteria import channel_scores, find_criterion
 from graphprune.errors import PlanError, own_bug
 from graphprune.finite import check_finite
+from graphprune.latency.meeting import measured_rule, within_budget
 from graphprune.plan import Plan
 from graphprune.planning import describe
 from graphprune.proof import Fidelity, verify_models
@@ -32,17 +34,29 @@ class Pruned:
 
 
 def prune_channels(
-    model: ir.Model, name: str, options: PruneOptions, *, sha256: str, notes: list[str] | None = None
+    model: ir.Model,
+    name: str,
+    options: PruneOptions,
+    *,
+    sha256: str,
+    notes: list[str] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Pruned:
     """Remove whole channels of ``model`` (left untouched) under the budget, and prove the result.
+
+    ``progress`` is told what is measured, and how much of how much is done.
 
     Raises BudgetError where the budget cannot be reached, OptionError for options that match nothing,
     FidelityError where the result does not equal the masked original.
     """
+    options = measured_rule(options)
     analysis = analyze(model, name, options, notes)
     rng = np.random.default_rng(options.seed)
     scores = channel_scores(analysis.groups, find_criterion(options.method), rng)
-    decision = choose(analysis, options, analysis.coupling.grids.spread(scores))
+    scores = analysis.coupling.grids.spread(scores)
+    decision = within_budget(
+        model, analysis, options, lambda asked: choose(analysis, asked, scores), progress
+    )
     return cut(model, model, analysis, decision, options, sha256=sha256)
 
 
@@ -88,6 +102,7 @@ def cut(
     """
     surgery = apply(weighted, analysis.coupling, decision.alive)
     cost = analysis.cost
+    analysis.notes.extend(decision.notes)
     plan = describe(
         analysis.coupling,
         decision.alive,
@@ -101,6 +116,7 @@ def cut(
             "kind": options.budget.kind,
             "requested": options.budget.requested,
             "achieved": decision.achieved,
+            **decision.details,
         },
         params={"before": cost.total_params, "after": cost.params(decision.alive)},
         macs={"before": cost.total_macs, "after": cost.macs(decision.alive)},

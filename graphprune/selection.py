@@ -12,6 +12,11 @@ from scipy.sparse.csgraph import connected_components
 from graphprune.balance import bundles
 from graphprune.groups import Group, Groups
 
+Rule = tuple[tuple[int, int], ...]
+"""(from this width, kept counts are a multiple of this), widest first."""
+
+DEFAULT_RULE: Rule = ((64, 16), (32, 8))
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -34,11 +39,11 @@ class Pool:
     steps: tuple[Step, ...]
 
 
-def alignment(width: int, multiple_of: int | None) -> int:
-    """Channels kept are a multiple of this; None is automatic (16 from 64 wide, 8 from 32)."""
+def alignment(width: int, multiple_of: int | None, rule: Rule = DEFAULT_RULE) -> int:
+    """Channels kept are a multiple of this; None is automatic, as ``rule`` says."""
     if multiple_of is not None:
         return multiple_of
-    return 16 if width >= 64 else 8 if width >= 32 else 1
+    return next((multiple for least, multiple in rule if width >= least), 1)
 
 
 def build_pools(
@@ -48,6 +53,7 @@ def build_pools(
     movable: np.ndarray,
     multiple_of: int | None = None,
     min_channels: int = 1,
+    rule: Rule = DEFAULT_RULE,
 ) -> list[Pool]:
     """Order every removable channel.
 
@@ -67,7 +73,7 @@ def build_pools(
         pools.append(
             Pool(
                 tuple(members),
-                tuple(_steps(number, groups, members, sets, scores, total, multiple_of)),
+                tuple(_steps(number, groups, members, sets, scores, total, multiple_of, rule)),
             )
         )
     return pools
@@ -100,6 +106,7 @@ def _steps(
     scores: np.ndarray,
     total: int,
     multiple_of: int | None,
+    rule: Rule,
 ) -> list[Step]:
     """Cut the ordered sets where the group's kept count is aligned.
 
@@ -112,7 +119,7 @@ def _steps(
     if len(members) == 1:
         gone = np.cumsum([s.size for s in sets])
         width = members[0].width
-        aligned = (width - gone) % alignment(width, multiple_of) == 0
+        aligned = (width - gone) % alignment(width, multiple_of, rule) == 0
         if multiple_of is None:  # automatic alignment is a preference: it never blocks a budget
             aligned[np.flatnonzero(aligned)[-1] + 1 if aligned.any() else 0 :] = True
     steps: list[Step] = []

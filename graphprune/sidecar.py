@@ -1,6 +1,6 @@
 """``OUT.blocks.npz``: the patterned weights of a file for toolchains, readable with numpy alone.
 
-The index (JSON text in the array ``index``) follows ``blocks.schema.json``; the README describes each field.
+The index (JSON text in the array ``index``) follows the schema ``blocks``; the README describes each field.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from graphprune.notation import LARGEST_GROUP
 from graphprune.packed import Packed, PackedBlocks, PackedRows
 from graphprune.patterns import grid_of
 from graphprune.plan import beside
+from graphprune.schemas import schema
 
 KIND = "graphprune.blocks"
 VERSION = 1
@@ -35,10 +35,7 @@ def blocks_path(output: Path) -> Path:
 
 def blocks_schema() -> dict[str, Any]:
     """The JSON schema of the index."""
-    found: dict[str, Any] = json.loads(
-        files("graphprune").joinpath("blocks.schema.json").read_text(encoding="utf-8")
-    )
-    return found
+    return schema("blocks")
 
 
 # -- writing ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOW = [
-    ["errors", "reasons", "labels", "graph", "notation", "adding"],
+    ["errors", "reasons", "labels", "graph", "notation", "adding", "engine"],
     ["edits", "plan", "folding", "patterns"],
     ["frontends"],
     ["records"],
@@ -43,6 +43,7 @@ FLOW = [
     ["proof"],
     ["history"],
     ["reporting"],
+    ["latency"],
     ["packed"],
     ["sidecar"],
     ["formats"],
@@ -51,6 +52,7 @@ FLOW = [
     ["zeroing"],
     ["weight_pruning", "pattern_report"],
     ["calibrated"],
+    ["sensitivity", "comparing"],
     ["branches"],
     ["targets"],
     ["rewriting"],
@@ -67,7 +69,7 @@ READS_ONNX_IR = {
     "frontends", "sizes", "surgery", "reference", "running", "feeds", "probes", "agreement", "proof", "writing",
     "adding", "freeing", "pattern_check", "analysis", "pruning", "api", "models", "fx", "search", "training", "zeroing",
     "writeback", "formats", "targets", "rewriting", "frontends.torch", "calibration", "branches", "calibrated",
-    "mapped", "hashing",
+    "mapped", "hashing", "latency", "sensitivity", "comparing",
 }  # fmt: skip
 READS_ONNX = {"formats", "frontends", "folding", "models", "targets", "writing"}
 TRAINS = {"relaxation", "fx", "search", "training", "frontends.torch", "modules"}

@@ -20,7 +20,18 @@ import graphprune.api
 from graphprune.__main__ import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("analyze", "apply", "check", "methods", "prune", "report", "rewrite", "verify")
+COMMANDS = (
+    "analyze",
+    "apply",
+    "bench",
+    "check",
+    "compare",
+    "methods",
+    "prune",
+    "report",
+    "rewrite",
+    "verify",
+)
 MAIN = command_line()  # from here on graphprune_cli can be imported
 
 
@@ -331,7 +342,7 @@ def test_existing_output_is_refused_before_the_work(model_file: Path) -> None:
         (["--macs", "0.999"], ["cannot be reached", "at most"]),
         (["--sparsity", "0.5", "--method", "magnitud"], ["unknown method", "'magnitude'"]),
         (["--sparsity", "0.5", "--structure", "blocks"], ["unknown structure", "did you mean 'block'"]),
-        (["--sparsity", "0.5", "--allocation", "local"], ["--allocation", "uniform"]),
+        (["--sparsity", "0.5", "--allocation", "local"], ["--allocation", "global"]),
         (["--sparsity", "0.5", "--attention", "none"], ["--attention", "heads"]),
         (["--sparsity", "0.5", "--multiple-of", "x"], ["--multiple-of", "auto"]),
         (["--sparsity", "0.5", "--multiple-of", "0"], ["--multiple-of", "auto"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,21 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import small_network
+from conftest import Run, small_network
 from onnx import TensorProto, helper, numpy_helper
+from readme_files import write_inputs, write_models
 
 import graphprune
-from graphprune.__main__ import command_line
 from graphprune.catalog import method_table
 from graphprune.plan import Plan
 from graphprune.rules.table import operator_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND_LINES = re.findall(r"^\$ graphprune (.*)$", README, re.MULTILINE)
+COMMAND_LINES = list(dict.fromkeys(re.findall(r"^\$ graphprune (.*)$", README, re.MULTILINE)))
+TIMED = [line for line in COMMAND_LINES if "--latency" in line or "--multiples" in line]
+"""They measure this machine: seconds to minutes, and they may find it too busy."""
+TARGET = re.findall(r"^```toml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[0]
 PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
@@ -37,25 +41,54 @@ def test_method_table_is_the_generated_one() -> None:
     assert shown == method_table(), "run python -m graphprune.catalog and paste what it prints"
 
 
-@pytest.mark.parametrize("line", COMMAND_LINES)
-def test_command_lines_parse(line: str) -> None:
-    command_line()
-    from typer.main import get_command
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every file that README names."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_inputs(folder, TARGET)
+    return folder
 
-    from graphprune_cli.app import app
 
-    arguments = shlex.split(line.split(" | ")[0])
-    program: Any = get_command(app)
-    with program.make_context("graphprune", arguments[:1]) as context:
-        command = program.commands[arguments[0]]
-        command.make_context(arguments[0], arguments[1:], parent=context)
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=[pytest.mark.slow] * (line in TIMED)) for line in COMMAND_LINES]
+)
+def test_command_lines_run(
+    line: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(inputs, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = shlex.split(line.split(" | ")[0])
+    write_models(words)
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert out
+    assert "Traceback" not in err
+
+
+def test_what_is_not_run_here_is_counted() -> None:
+    """Two commands that measure time are left to make test-slow; tests/test_training.py trains in two processes."""
+    assert len(TIMED) == 2
+    others = re.findall(r"^    (torchrun .*)$", README, re.MULTILINE)
+    assert len(others) == 1
+    assert shlex.split(others[0])[:6] == [
+        "torchrun",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "graphprune",
+    ]
 
 
 def test_readme_shows_every_command() -> None:
     assert {line.split()[0] for line in COMMAND_LINES} == {
         "analyze",
         "apply",
+        "bench",
         "check",
+        "compare",
         "methods",
         "prune",
         "report",
@@ -140,10 +173,14 @@ def test_numpy_and_the_plan_rebuild_the_masked_original(build: Any) -> None:
 def test_readme_explains_every_field() -> None:
     plan = set(Plan(source_sha256="").to_dict())
     report = graphprune.analyze(small_network(), structure="block", block="2x2x1x1").to_dict()
+    measured = graphprune.analyze(small_network(), sensitivity=True, samples=2).to_dict()["sensitivity"]
+    sensitivity = {"sensitivity"} | set(measured) | set(measured["groups"][0])
     group = set(report["groups"][0]) | set(report["nodes"][0])
     fidelity = set(graphprune.prune(small_network(), sparsity=0.5).plan.fidelity) | {"module"}
     pattern = set(report["patterns"]) | set(report["patterns"]["weights"][0])
-    missing = {f for f in plan | set(report) | group | fidelity | pattern if f"`{f}`" not in README}
+    missing = {
+        f for f in plan | set(report) | group | fidelity | pattern | sensitivity if f"`{f}`" not in README
+    }
     assert missing == set()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +17,7 @@ from graphprune.calibration.spreading import spread
 from graphprune.calibration.statistics import Statistics
 from graphprune.calibration.tables import measure_tables
 from graphprune.calibration.turning import by_turning
-from graphprune.choosing import choose, fixed_shares, pools_of
+from graphprune.choosing import PruneOptions, choose, fixed_shares, pools_of
 from graphprune.edits import Kept
 from graphprune.frontends.onnx import build_graph
 from graphprune.graph import Graph, Value
@@ -29,17 +29,23 @@ RATE_DISTORTION, COSINE = WITH_INPUTS
 
 
 def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
-    """Under the options' allocation, which may be RATE_DISTORTION; ``scores``: float ``[components]``.
+    """Under the options' budget and allocation; see ``decider``. Raises BudgetError, OptionError."""
+    return decider(statistics, scores)(statistics.options)
 
-    Raises BudgetError, OptionError.
+
+def decider(statistics: Statistics, scores: np.ndarray) -> Callable[[PruneOptions], Decision]:
+    """Decides under the options' allocation, which may be RATE_DISTORTION; ``scores``: float ``[components]``.
+
+    What is measured for it is measured once: the options it is called with differ from the statistics' in their
+    budget alone. Raises OptionError; a call raises BudgetError.
     """
     analysis, options = statistics.analysis, statistics.options
     if options.allocation == COSINE:
         pools = by_turning(statistics, pools_of(analysis, options, scores))
         fixed = fixed_shares(pools, options)
-        return decide(analysis.groups, pools, options.budget, analysis.cost, ratios=fixed)
+        return lambda asked: decide(analysis.groups, pools, asked.budget, analysis.cost, ratios=fixed)
     if options.allocation != RATE_DISTORTION:
-        return choose(analysis, options, scores)
+        return lambda asked: choose(analysis, asked, scores)
     orders = [pools_of(analysis, options, scores), pools_of(analysis, options, statistics.magnitudes)]
     effort = effort_for(statistics.macs, len(orders[0]))
     found = [
@@ -61,7 +67,8 @@ def decide_channels(statistics: Statistics, scores: np.ndarray) -> Decision:
         for i in range(len(orders[0]))
     ]
     pools = [orders[order][i] for i, order in enumerate(best)]
-    return spread(analysis, options, pools, [found[order][i] for i, order in enumerate(best)])
+    tables = [found[order][i] for i, order in enumerate(best)]
+    return lambda asked: spread(analysis, asked, pools, tables)
 
 
 def compensated(

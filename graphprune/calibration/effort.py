@@ -41,10 +41,9 @@ def effort_for(macs: int, pools: int) -> Effort:
     return Effort(levels, samples_for_runs(macs, runs), orders)
 
 
-def samples_for_runs(macs: int, runs: int) -> int:
-    """Samples to run ``runs`` variants of a model of ``macs`` per sample on."""
-    low, high = TABLE_SAMPLES
-    return min(max(int(MACS_MEASURED / max(macs * runs, 1)), low), high)
+def samples_for_runs(macs: int, runs: int, most: int = TABLE_SAMPLES[1]) -> int:
+    """Samples, ``most`` at most, to run ``runs`` variants of a model of ``macs`` per sample on."""
+    return min(max(int(MACS_MEASURED / max(macs * runs, 1)), TABLE_SAMPLES[0]), most)
 
 
 def samples_for(macs: int, widest: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphprune.analysis import Analysis
-from graphprune.budget import Decision, decide
+from graphprune.budget import Decision, decide, measure_of
 from graphprune.calibration.rate_distortion import allocate
 from graphprune.calibration.tables import Table
 from graphprune.choosing import PruneOptions, fixed_shares
@@ -29,7 +29,7 @@ def spread(
     distortions = [t.at(np.arange(len(p.steps) + 1)) for p, t in zip(pools, tables, strict=True)]
     given = sum(float(costs[i][_steps_within(pools[i], share)]) for i, share in fixed.items())
     most = sum(float(costs[i][-1]) for i in free)
-    wanted = min(options.budget.requested - given, most)
+    wanted = min(options.budget.wanted - given, most)
     counts = allocate([costs[i] for i in free], [distortions[i] for i in free], wanted)
     chosen = dict(zip(free, counts, strict=True))
     ranked = [
@@ -45,14 +45,13 @@ def _costs(analysis: Analysis, options: PruneOptions, pool: Pool) -> np.ndarray:
         free = analysis.coupling.removable & (groups.producers > 0)
         total = max(float(groups.producers[free].sum()), 1.0)
         return np.cumsum([0.0, *(float(groups.weights[s.channels].sum()) / total for s in pool.steps)])
-    measure = cost.params if options.budget.kind == "params" else cost.macs
+    measure = measure_of(groups, options.budget, cost)
     alive = np.ones(analysis.coupling.count, bool)
-    whole = max(measure(alive), 1)
     found = [0.0]
     for step in pool.steps:
         alive[step.channels] = False
-        found.append(1 - measure(groups.coupling.grids.complete(alive)) / whole)
-    return np.array(found)
+        found.append(measure(alive))
+    return np.maximum.accumulate(found)
 
 
 def _steps_within(pool: Pool, share: float) -> int:

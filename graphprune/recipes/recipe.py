@@ -245,7 +245,7 @@ def _parse(name_or_path: str) -> dict[str, Any]:
                 data = file.read(LARGEST_FILE + 1)
         else:
             raise OptionError(
-                f"unknown recipe {name_or_path!r}: give a file, or one of " + ", ".join(shipped)
+                f"unknown recipe {name_or_path!r}: {hint(name_or_path, shipped)} or give a file"
             )
         if len(data) > LARGEST_FILE:
             raise OptionError(

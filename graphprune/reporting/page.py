@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from string import Template
@@ -15,26 +16,50 @@ CHARTED = ("layers", "groups", "graph", "history", "curves", "sensitivity", "don
 """What the script draws; the rest is in the page as markup."""
 
 SCRIPTS = ("theme.js", "tables.js", "charts.js", "graph.js", "start.js")
+TABLE_SCRIPTS = ("theme.js", "tables.js", "start_tables.js")
+
+CREDIT = " Charts: Apache ECharts (Apache License 2.0), inside this file; nothing is loaded from a network."
 
 _HEADING = re.compile(r'<h2 id="([\w-]+)-title">([^<]*)</h2>')
 
 
 def page(content: Content) -> str:
     """One HTML text that needs nothing else. The same content gives the same text."""
-    body = "".join(part(content) for part in PARTS)
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in _HEADING.findall(body))
-    kind = "Pruning report" if content.get("done") else "Analysis"
+    return document(
+        "Pruning report" if content.get("done") else "Analysis",
+        content["title"],
+        header(content),
+        "".join(part(content) for part in PARTS),
+        data={key: content[key] for key in CHARTED if content.get(key)},
+        library=_packaged("vendor/echarts.common.min.js"),
+        scripts=SCRIPTS,
+    )
+
+
+def document(
+    kind: str,
+    title: str,
+    top: str,
+    body: str,
+    *,
+    data: Content | None = None,
+    library: str = "",
+    scripts: Sequence[str] = TABLE_SCRIPTS,
+) -> str:
+    """A page of markup ``top`` and ``body``; ``kind`` and ``title`` are plain texts. Without ``library`` no charts."""
+    links = "".join(f'<a href="#{name}">{found}</a>' for name, found in _HEADING.findall(body))
     return Template(_packaged("page.html")).substitute(
-        title=text(f"{content['title']}: {kind.lower()}"),
-        model=text(content["title"]),
-        kind=kind,
-        header=header(content),
+        title=text(f"{title}: {kind.lower()}"),
+        model=text(title),
+        kind=text(kind),
+        header=top,
         links=links,
         body=body,
         style=_packaged("style.css"),
-        data=script_data({key: content[key] for key in CHARTED if content.get(key)}),
-        library=_packaged("vendor/echarts.common.min.js"),
-        script="\n".join(_packaged(f"scripts/{name}") for name in SCRIPTS),
+        data=script_data(data or {}),
+        credit=CREDIT if library else "",
+        library=library,
+        script="\n".join(_packaged(f"scripts/{name}") for name in scripts),
     )
 
 

@@ -1,0 +1,3 @@
+watchTables();
+watchTheme();
+document.documentElement.dataset.ready = "yes";
