@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options, output, paths
-from .showing import file_size, show
+from .showing import show
 
 PlanArgument = Annotated[
     Path, typer.Argument(metavar="PLAN", help="The .plan.json that prune wrote.", show_default=False)
@@ -47,8 +47,8 @@ def apply(
     check_format(format, structure)
     if structure in ("block", "nm"):
         paths.check_outputs(sidecar, force=force)
-    size = file_size(model) if model.exists() else None
     loaded = api.load(model)
+    size = loaded.stored_bytes
     paths.check_weights(loaded.ir, written, *paths.named(json), force=force)
     result = api.apply(loaded, plan)
     result.save(written, force=force, format=format)

@@ -163,7 +163,7 @@ def prune(
             result.metrics.update(calibrating.metrics(values, loaded, result))
     if not is_first_rank():
         return
-    size = file_size(model) if model.exists() else None
+    size = loaded.stored_bytes
     with stopping.resumable(checkpoint), stopping.unwritten(checkpoint):
         result.save(written, force=force, format=values["format"], recipe=recipe)
     if checkpoint is not None:  # it has served

@@ -17,7 +17,7 @@ from graphprune.errors import OptionError
 from graphprune.frontends.external import Stretch, chunks, external_data, hold_inner
 from graphprune.frontends.loading import load_model
 from graphprune.hashing import memory_sha256
-from graphprune.writing import save_model, to_proto
+from graphprune.writing import data_files, save_model, to_proto
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon
@@ -60,6 +60,14 @@ class Model:
         """``input_shapes`` as a caller gives them; those of a traced module are known: one sample of its example."""
         known = {} if self.traced is None else self.traced.sizes()
         return known | sizes_by_name(given)
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Of its file and of the files that hold its weights; None for a model from memory."""
+        if self.path is None:
+            return None
+        files = {os.path.realpath(f) for f in (self.path, *data_files(self.ir))}
+        return sum(os.path.getsize(f) for f in files)
 
     def sha256(self) -> str:
         """Of the file's bytes, or of the serialised model where it came from memory.

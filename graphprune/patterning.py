@@ -47,7 +47,9 @@ def rows_of(graph: Graph, options: PruneOptions) -> list[RowWeight]:
 
 def _why_nothing(graph: Graph) -> str:
     if any(v.rank >= 2 and (v.dtype.startswith("int") or v.dtype.startswith("uint")) for v in graph.stored()):
-        return "blocks and N:M patterns are for floating-point weights: prune the model first, then quantise it"
+        return (
+            "blocks and N:M patterns are for floating-point weights: prune the model first, then quantise it"
+        )
     return "no convolution or matrix product stores weights"
 
 

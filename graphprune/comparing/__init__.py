@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from graphprune.calibration.collect import Progress, silent
@@ -13,8 +11,7 @@ from graphprune.calibration.inputs import Data, Reading
 from graphprune.comparing.measuring import Measured, measure
 from graphprune.comparing.timing import Latency, time_both
 from graphprune.engine import Engine
-from graphprune.models import Model, load
-from graphprune.writing import data_files
+from graphprune.models import load
 
 NOISE = "outputs were compared on random noise; with --data they are compared on your inputs"
 
@@ -99,14 +96,7 @@ def compare(
     if latency and a.path is not None and b.path is not None:
         timed = time_both((a.path, b.path), measured.feeds, engine or Engine(), tell)
         notes += timed.notes
-    return Comparison(a.name, b.name, measured, (_bytes(a), _bytes(b)), timed, tuple(notes))
-
-
-def _bytes(model: Model) -> int | None:
-    if model.path is None:
-        return None
-    files = {os.path.realpath(f) for f in (model.path, *data_files(model.ir))}
-    return sum(Path(f).stat().st_size for f in files)
+    return Comparison(a.name, b.name, measured, (a.stored_bytes, b.stored_bytes), timed, tuple(notes))
 
 
 def _pair(values: Sequence[Any]) -> dict[str, Any]:

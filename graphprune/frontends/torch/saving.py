@@ -13,7 +13,10 @@ from graphprune.frontends.torch.export import program_of
 
 
 def program_bytes(module: fx.GraphModule, example: tuple[Any, ...], *, dynamic: bool) -> bytes:
-    """What ``torch.export.load`` reads, the same bytes for the same module. Raises ConversionError, with PyTorch's reason, where it cannot be exported."""
+    """What ``torch.export.load`` reads, the same bytes for the same module.
+
+    Raises ConversionError, with PyTorch's reason, where it cannot be exported.
+    """
     program, failure = program_of(module, example, dynamic=dynamic)
     if program is None:
         raise ConversionError(f"torch.export cannot export the pruned module: {failure}; write .onnx instead")
