@@ -268,9 +268,15 @@ DOORS = (
     "resnet20", "resnet18", "vgg16", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "densenet", "googlenet",
     "bisenet_v2", "yolov5_raw", "vit", "swin",
 )  # fmt: skip
+SIDE_DOORS = {"vgg16", "shufflenet_v1", "shufflenet_v2", "yolov5_raw", "resnet18", "densenet", "googlenet"}
 
 
-@pytest.mark.parametrize("name", slow(DOORS, {"vgg16", "resnet18", "shufflenet_v1", "densenet", "googlenet"}))
+@pytest.mark.parametrize(
+    "name",
+    slow(
+        DOORS, {"vgg16", "shufflenet_v2", "yolov5_raw", "resnet18", "shufflenet_v1", "densenet", "googlenet"}
+    ),
+)
 def test_both_doors_lead_to_the_same_groups(name: str, tmp_path: Path) -> None:
     """The module itself, and its ONNX file: what goes together, and what goes."""
     sample = SAMPLES[name]
