@@ -12,9 +12,6 @@ import onnx_ir as ir
 from graphprune.errors import ModelError
 from graphprune.running import THREADS, Results, first_line, reads, runnable, top_level_values
 
-IN_MEMORY_BYTES = 1_500_000_000
-"""A protobuf cannot hold more than 2 GB."""
-
 
 class Segment:
     """Computes ``outputs`` from ``inputs`` (names of values); use it in a ``with`` statement.
