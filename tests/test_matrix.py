@@ -32,7 +32,7 @@ SEARCHING = {**all_criteria(), **all_trained()}
 OF_100_STEPS = ("pso", "synflow")
 """Too slow here for a second round."""
 
-OF_EVERY_KIND = {"smart", "gmp", "acdc", "pso", "snip", "lamp", "magnitude"}
+OF_EVERY_KIND = {"smart", "gmp", "snip", "magnitude"}
 """Methods that are run on the larger network, too, at every change: one or more of every kind."""
 
 PAIRS = [(m.name, s) for m in all_methods() for s in m.structures if m.name in SEARCHING and s in WORDS]

@@ -11,6 +11,7 @@ import graphprune
 pytest.importorskip("torch", reason="the samples are built with torch")
 
 from sample_models import SAMPLES, export
+from tests.marks import slow
 
 TRANSFORMERS = ("vit", "swin")
 
@@ -26,7 +27,11 @@ def sample(exported: dict[str, Path], name: str, tmp_path_factory: pytest.TempPa
     return exported[name]
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+ALIKE = {"shufflenet_v1", "yolov5_raw", "bisenet_v2_pooled", "resnext50", "resnet18", "vgg16"}
+"""Others are much like them."""
+
+
+@pytest.mark.parametrize("name", slow(sorted(SAMPLES), ALIKE))
 def test_sample_prunes_exactly(
     name: str, exported: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -111,7 +111,9 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("name", slow(SAMPLES, {"yolov5_raw", "bisenet_v2_pooled", "mobilenet_v2", "vit"}))
+@pytest.mark.parametrize(
+    "name", slow(SAMPLES, {"yolov5", "yolov5_raw", "bisenet_v2_pooled", "mobilenet_v2", "vit"})
+)
 def test_samples(name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="sample models are exported from PyTorch")
     import sample_models

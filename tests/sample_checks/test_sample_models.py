@@ -19,8 +19,11 @@ import sample_models  # noqa: E402
 from sample_models.export import export_module  # noqa: E402
 from sample_models.layers import noise_images  # noqa: E402
 from sample_models.zoo import SAMPLES, build, export  # noqa: E402
+from tests.marks import slow  # noqa: E402
 
 FOLDER = Path(sample_models.__file__).parent
+ALIKE = {"yolov5_raw", "bisenet_v2_pooled", "shufflenet_v1", "resnet18", "vgg16"}
+"""Others are much like them."""
 ROOT = FOLDER.parent
 RESNET_OPERATORS = {"Conv", "BatchNormalization", "Relu", "Add", "ReduceMean", "Reshape", "Gemm"}
 WITHOUT_BATCH_NORM = {"vgg16", "vit", "swin"}
@@ -40,7 +43,7 @@ def run(path: Path, images: npt.NDArray[np.float32]) -> Arrays:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.onnx.export warns about its own internals
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", slow(SAMPLES, ALIKE))
 def test_export_computes_what_the_module_computes(name: str, tmp_path: Path) -> None:
     path = export(name, tmp_path / f"{name}.onnx")
     onnx.checker.check_model(path, full_check=True)
