@@ -10,7 +10,6 @@ from .watching import Watching
 
 if TYPE_CHECKING:
     from graphprune import Model, PruneResult
-    from graphprune.calibration.inputs import Reading
 
 _TRAINING = (
     *("recipe", "resume", "loss", "distill_temp", "pretrain_epochs", "warmup_epochs", "warmup_steps"),
@@ -62,7 +61,7 @@ def words(values: Mapping[str, Any], watching: Watching) -> dict[str, Any]:
                 )
         return {"compensate": values["compensate"], "progress": watching.count}
     return {
-        "data": _reading(values, values["data"]),
+        "data": training.reading(values, values["data"]),
         "samples": values["samples"],
         "compensate": values["compensate"],
         "progress": watching.count,
@@ -76,24 +75,12 @@ def metrics(values: Mapping[str, Any], before: Model, result: PruneResult) -> di
 
     if values["eval"] not in (None, "accuracy"):
         raise OptionError(f"--eval {values['eval']} is for methods that train; without training: accuracy")
-    reading = _reading(values, values["eval_data"])
+    labelled = training.reading(values, values["eval_data"])
+    assert labelled is not None
     return {
-        "accuracy before": accuracy(before.ir, reading),
-        "accuracy after": accuracy(result.model.ir, reading),
+        "accuracy before": accuracy(before.ir, labelled),
+        "accuracy after": accuracy(result.model.ir, labelled),
     }
-
-
-def _reading(values: Mapping[str, Any], data: str) -> Reading:
-    """``data``, read as the flags say. Raises OptionError."""
-    from graphprune.calibration.inputs import Reading
-
-    return Reading(
-        data,
-        batch_size=values["batch_size"],
-        resize=training.size(values["resize"]),
-        mean=training.numbers(values["mean"], "--mean"),
-        std=training.numbers(values["std"], "--std"),
-    )
 
 
 def advice(values: Mapping[str, Any], result: PruneResult) -> list[str]:

@@ -11,7 +11,6 @@ import typer
 from . import options, output, paths
 from . import training_options as training
 from .output import Column, plural
-from .sensitivity import reading
 
 if TYPE_CHECKING:
     from .watching import Watching
@@ -65,8 +64,8 @@ def compare(
     watching: Watching = ctx.obj
     comparison = run(
         *models,
-        data=reading(ctx.params, data),
-        eval_data=reading(ctx.params, eval_data),
+        data=training.reading(ctx.params, data),
+        eval_data=training.reading(ctx.params, eval_data),
         samples=samples,
         input_shapes=shapes,
         seed=seed,

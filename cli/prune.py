@@ -12,7 +12,7 @@ import typer
 from . import calibrating, options, output, paths, sources, stopping
 from . import training_options as training
 from .asked import asked, full_recipe, training_recipe
-from .showing import file_size, show
+from .showing import show
 
 if TYPE_CHECKING:
     from graphprune.recipes.training import TrainingOptions
@@ -144,6 +144,7 @@ def prune(
     from graphprune import api
     from graphprune.formats import check_format
     from graphprune.plan import beside
+    from graphprune.writing import written_bytes
 
     check_format(values["format"], values["structure"])
     trained = calibrating.trains(values)
@@ -171,7 +172,7 @@ def prune(
     if json is not None:
         output.data(result.plan.to_json(), json)
     if html is not None:
-        sizes = None if size is None else (size, file_size(written))
+        sizes = None if size is None else (size, written_bytes(written))
         output.page(result.to_html(recipe=recipe or "", files=sizes), html, force=force)
     if json != "-":
         show(result, model, written, size, html)

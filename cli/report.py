@@ -37,9 +37,9 @@ def report(
       graphprune report small.plan.json --original model.onnx
       graphprune report small.plan.json -o small.html
     """
-    from graphprune.plan import PLAN_ENDING
+    from graphprune.plan import beside_plan
 
-    written = plan.with_name(plan.name.removesuffix(PLAN_ENDING) + ".html") if out is None else out
+    written = beside_plan(plan, ".html") if out is None else out
     paths.check_html_target(written, plan, *([original] if original else []), force=force)
     from graphprune.reported import WITHOUT_ORIGINAL
     from graphprune.reported import report as made

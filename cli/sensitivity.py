@@ -10,8 +10,6 @@ from . import training_options as training
 from .output import Column, percent
 
 if TYPE_CHECKING:
-    from graphprune.calibration.inputs import Reading
-
     from .watching import Watching
 
 FLAGS = ("ratios", "method", "data", "eval_data", "samples", "resize", "mean", "std")
@@ -29,28 +27,14 @@ def words(values: Mapping[str, Any], watching: Watching) -> dict[str, Any]:
     found = {
         "sensitivity": True,
         "method": values["method"],
-        "data": reading(values, values["data"]),
-        "eval_data": reading(values, values["eval_data"]),
+        "data": training.reading(values, values["data"]),
+        "eval_data": training.reading(values, values["eval_data"]),
         "samples": values["samples"],
         "seed": values["seed"],
         "progress": watching.count,
     }
     ratios = training.numbers(values["ratios"], "--ratios")
     return found if ratios is None else {**found, "ratios": ratios}
-
-
-def reading(values: Mapping[str, Any], data: str | None) -> Reading | None:
-    """``data``, read as the flags say. Raises OptionError."""
-    from graphprune.calibration.inputs import Reading
-
-    if data is None:
-        return None
-    return Reading(
-        data,
-        resize=training.size(values["resize"]),
-        mean=training.numbers(values["mean"], "--mean"),
-        std=training.numbers(values["std"], "--std"),
-    )
 
 
 def show(found: Mapping[str, Any]) -> None:

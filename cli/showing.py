@@ -14,17 +14,12 @@ if TYPE_CHECKING:
     from graphprune import PruneResult
 
 
-def file_size(path: Path) -> int:
-    """Bytes of a model with the weights that it keeps beside itself in ``PATH.data``."""
-    external = Path(f"{path}.data")
-    return path.stat().st_size + (external.stat().st_size if external.exists() else 0)
-
-
 def show(
     result: PruneResult, source: Path, target: Path, size_before: int | None, html: Path | None = None
 ) -> None:
     """The report for people; a PyTorch module has no size before. ``html``: another file that was written."""
     from graphprune.plan import beside, history_path, plan_path
+    from graphprune.writing import written_bytes
 
     plan = result.plan
     files = [target, plan_path(target), *([beside(target, ".blocks.npz")] if result.layouts else [])]
@@ -37,7 +32,7 @@ def show(
         _units(result),
     ]
     if size_before is not None:
-        sizes.append(("file bytes", size_before, file_size(target)))
+        sizes.append(("file bytes", size_before, written_bytes(target)))
     output.table(
         f"{source.name} -> {target.name}",
         [

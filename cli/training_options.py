@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import completing
+
+if TYPE_CHECKING:
+    from graphprune.calibration.inputs import Reading
 
 TRAINED = "Trained methods"
 DATA = "Data"
@@ -206,3 +210,18 @@ def numbers(given: str | None, flag: str) -> list[float] | None:
         return [float(part) for part in given.split(",")]
     except ValueError:
         raise OptionError(f"{flag} {given!r} is not understood: write numbers, as 0.5,0.5,0.5") from None
+
+
+def reading(values: Mapping[str, Any], data: str | None) -> Reading | None:
+    """``data``, read as the flags say. Raises OptionError."""
+    from graphprune.calibration.inputs import Reading
+
+    if data is None:
+        return None
+    return Reading(
+        data,
+        batch_size=values.get("batch_size"),
+        resize=size(values["resize"]),
+        mean=numbers(values["mean"], "--mean"),
+        std=numbers(values["std"], "--std"),
+    )

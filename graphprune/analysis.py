@@ -45,6 +45,12 @@ class Analysis:
         """The decision that removes nothing (bool ``[components]``)."""
         return np.ones(self.coupling.count, bool)
 
+    @property
+    def batch(self) -> int:
+        """Samples at the analysed sizes: axis 0 of the first input, 1 where there is none."""
+        first = self.graph.inputs[0].shape if self.graph.inputs else None
+        return max(first[0], 1) if first else 1
+
     @cached_property
     def prunable_channels(self) -> int:
         """Producer filters that may go."""

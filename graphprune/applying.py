@@ -15,7 +15,7 @@ from graphprune.choosing import PruneOptions
 from graphprune.errors import PlanError
 from graphprune.models import Model
 from graphprune.patterns import block_mask
-from graphprune.plan import PLAN_ENDING, Plan
+from graphprune.plan import Plan, beside_plan
 from graphprune.planning import alive_after
 from graphprune.pruning import Pruned, analyze, cut
 from graphprune.sidecar import load_blocks
@@ -58,9 +58,8 @@ def apply_plan(source: Model, plan: Plan, sidecar: Path | None = None) -> Pruned
 
 def sidecar_of(plan: str | os.PathLike[str]) -> Path | None:
     """``OUT.plan.json`` -> ``OUT.blocks.npz``, where there is one."""
-    path = Path(plan)
-    beside = path.with_name(path.name.removesuffix(PLAN_ENDING) + ".blocks.npz")
-    return beside if beside.exists() else None
+    sidecar = beside_plan(Path(plan), ".blocks.npz")
+    return sidecar if sidecar.exists() else None
 
 
 def options_of(plan: Plan) -> PruneOptions:

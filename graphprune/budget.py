@@ -11,7 +11,7 @@ import numpy as np
 from graphprune.cost import CostModel
 from graphprune.errors import BudgetError, OptionError
 from graphprune.groups import Groups
-from graphprune.selection import Pool, Step
+from graphprune.selection import Pool, Step, without
 
 KINDS = ("sparsity", "params", "macs", "latency")
 
@@ -105,7 +105,7 @@ def decide(
         raise ValueError(f"steps are ranked by key (global) or by share (uniform), not by {allocation!r}")
     _check_reachable(steps, alive, measure, budget)
     chosen = _prefix(steps, alive, measure, budget.wanted)
-    alive = _without(alive, steps[:chosen])
+    alive = without(alive, steps[:chosen])
     alive = _fill(steps[chosen:], alive, measure, budget.wanted)
     return Decision(groups.coupling.grids.complete(alive), measure(alive))
 
@@ -128,16 +128,9 @@ def measure_of(groups: Groups, budget: Budget, cost: CostModel) -> Measure:
     return lambda alive: 1 - cost.macs(complete(alive)) / max(cost.total_macs, 1)
 
 
-def _without(alive: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
-    alive = alive.copy()
-    for step in steps:
-        alive[step.channels] = False
-    return alive
-
-
 def _check_reachable(steps: list[Step], alive: np.ndarray, measure: Measure, budget: Budget) -> None:
-    most = measure(_without(alive, steps))
-    last = measure(_without(alive, steps[:-1])) if steps else most
+    most = measure(without(alive, steps))
+    last = measure(without(alive, steps[:-1])) if steps else most
     if budget.wanted > most + max(most - last, 1e-9):
         raise OutOfReach(
             f"--{budget.kind} {budget.requested:g} cannot be reached: at most {most:.4f} can be removed here; "
@@ -156,7 +149,7 @@ def _prefix(steps: list[Step], alive: np.ndarray, measure: Measure, want: float)
     low, high = 0, len(steps)
     while low < high:
         middle = (low + high + 1) // 2
-        if measure(_without(alive, steps[:middle])) <= want + 1e-12:
+        if measure(without(alive, steps[:middle])) <= want + 1e-12:
             low = middle
         else:
             high = middle - 1
@@ -170,7 +163,7 @@ def _fill(steps: list[Step], alive: np.ndarray, measure: Measure, want: float) -
     for step in steps:
         if step.pool in closed:
             continue
-        trial = _without(alive, [step])
+        trial = without(alive, [step])
         if measure(trial) <= want + 1e-12:
             alive = trial
             over = None

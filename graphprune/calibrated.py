@@ -118,10 +118,8 @@ def sample_shapes(
 def _size(model: Model, options: PruneOptions) -> tuple[int, int]:
     """Multiplications, and bytes of the widest value, both for one sample."""
     analysis = analyze(model.ir, model.name, replace(options, structure="channel"))
-    first = analysis.graph.inputs[0].shape or (1,)
-    batch = max(first[0] if first else 1, 1)
     widest = max((v.size for v in analysis.graph.values.values() if not v.constant), default=1)
-    return analysis.cost.total_macs // batch, 4 * widest // batch
+    return analysis.cost.total_macs // analysis.batch, 4 * widest // analysis.batch
 
 
 def prune_calibrated(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.errors import PlanError
-from graphprune.plan import PLAN_ENDING
+from graphprune.plan import beside_plan
 
 HISTORY_VERSION = 1
 
@@ -62,7 +62,7 @@ def load_history(plan: Path) -> History:
 
     Raises PlanError for a file that is not readable.
     """
-    path = plan.with_name(plan.name.removesuffix(PLAN_ENDING) + ".history.json")
+    path = beside_plan(plan, ".history.json")
     if not path.is_file():
         return History()
     try:

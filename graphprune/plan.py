@@ -127,6 +127,11 @@ def beside(output: Path, ending: str) -> Path:
     return output.with_suffix(ending) if output.suffix in (".onnx", ".pt2") else Path(f"{output}{ending}")
 
 
+def beside_plan(plan: Path, ending: str) -> Path:
+    """``OUT.plan.json`` -> ``OUT`` with another ending."""
+    return plan.with_name(plan.name.removesuffix(PLAN_ENDING) + ending)
+
+
 def plan_path(output: Path) -> Path:
     """``OUT.onnx`` -> ``OUT.plan.json``."""
     return beside(output, PLAN_ENDING)

@@ -12,10 +12,10 @@ from graphprune.branches.pruning import branch_rows, branches_of
 from graphprune.errors import PlanError
 from graphprune.history import load_history
 from graphprune.models import load
-from graphprune.plan import PLAN_ENDING, Plan
+from graphprune.plan import Plan, beside_plan
 from graphprune.pruning import analyze
 from graphprune.reporting import Extras, content_of, content_of_plan, page
-from graphprune.writing import data_path
+from graphprune.writing import written_bytes
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -36,16 +36,17 @@ def report(plan: str | os.PathLike[str], original: Any = None) -> str:
     Raises PlanError for what is no plan, or the plan of another model; ModelError for what is no model.
     """
     path = Path(plan)
+    result = beside_plan(path, ".onnx")
     found = Plan.load(path)
     extras = Extras(history=load_history(path), recipe=_recipe(path, found))
     if original is None:
-        return page(content_of_plan(found, _result(path).name, replace(extras, notes=(WITHOUT_ORIGINAL,))))
+        return page(content_of_plan(found, result.name, replace(extras, notes=(WITHOUT_ORIGINAL,))))
     source = load(original)
     if found.source_sha256 != source.sha256():
         raise PlanError(f"the plan was not made from {source.name}: give the file that was pruned")
     if not found.budget:
         raise PlanError("the plan does not say its budget: it was changed, or was not written by graphprune")
-    sizes = _sizes(source.path, _result(path))
+    sizes = _sizes(source, result)
     return page(content_of(_analysis(source, found), found, replace(extras, files=sizes)))
 
 
@@ -61,7 +62,7 @@ def _analysis(source: Model, plan: Plan) -> Analysis:
 
 def _recipe(path: Path, plan: Plan) -> str:
     """The recipe beside the plan of a training; of another method it would be left from another run."""
-    recipe = path.with_name(path.name.removesuffix(PLAN_ENDING) + ".recipe.toml")
+    recipe = beside_plan(path, ".recipe.toml")
     if plan.weights != "trained" or not recipe.is_file():
         return ""
     try:
@@ -70,17 +71,7 @@ def _recipe(path: Path, plan: Plan) -> str:
         raise PlanError(f"{recipe} is not a readable recipe: {error}") from error
 
 
-def _result(path: Path) -> Path:
-    """``OUT.plan.json`` -> ``OUT.onnx``."""
-    return path.with_name(path.name.removesuffix(PLAN_ENDING) + ".onnx")
-
-
-def _sizes(before: Path | None, after: Path) -> tuple[int, int] | None:
-    if before is None or not before.is_file() or not after.is_file():
-        return None
-    return _size(before), _size(after)
-
-
-def _size(path: Path) -> int:
-    weights = data_path(path)
-    return path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
+def _sizes(source: Model, result: Path) -> tuple[int, int] | None:
+    """Bytes before and after, where both models are in files."""
+    before = source.stored_bytes
+    return None if before is None or not result.is_file() else (before, written_bytes(result))

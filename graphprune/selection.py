@@ -39,6 +39,14 @@ class Pool:
     steps: tuple[Step, ...]
 
 
+def without(alive: np.ndarray, steps: Iterable[Step]) -> np.ndarray:
+    """``alive`` (bool ``[components]``, left as it is) after ``steps``."""
+    alive = alive.copy()
+    for step in steps:
+        alive[step.channels] = False
+    return alive
+
+
 def alignment(width: int, multiple_of: int | None, rule: Rule = DEFAULT_RULE) -> int:
     """Channels kept are a multiple of this; None is automatic, as ``rule`` says."""
     if multiple_of is not None:

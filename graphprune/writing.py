@@ -156,6 +156,12 @@ def data_path(path: Path) -> Path:
     return Path(f"{path}.data")
 
 
+def written_bytes(path: Path) -> int:
+    """Of a model that ``save_model`` wrote, with its weights in ``PATH.data``."""
+    data = data_path(path)
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+
+
 def data_files(model: ir.Model) -> set[Path]:
     """The files that hold weights of ``model``."""
     return {Path(t.path) for t in _tensors(model) if isinstance(t, ir.ExternalTensor)}

@@ -18,6 +18,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Run = Callable[..., tuple[int, str, str]]
 
+COMMANDS = (
+    "analyze",
+    "apply",
+    "bench",
+    "check",
+    "compare",
+    "methods",
+    "prune",
+    "report",
+    "rewrite",
+    "verify",
+)
+"""Of the command line: all of them."""
+
 
 def small_network(seed: int = 0, *, layer_norm: bool = False, head: str = "Gemm") -> onnx.ModelProto:
     """conv1 (16) -> Relu -> conv2 (24) -> Relu -> mean over the image -> fc (5); dynamic batch.

@@ -13,25 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import Run, small_network
+from conftest import COMMANDS, Run, small_network
 from typer.testing import CliRunner
 
 import graphprune.api
 from graphprune.__main__ import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = (
-    "analyze",
-    "apply",
-    "bench",
-    "check",
-    "compare",
-    "methods",
-    "prune",
-    "report",
-    "rewrite",
-    "verify",
-)
 MAIN = command_line()  # from here on graphprune_cli can be imported
 
 

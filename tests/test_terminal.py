@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Run, small_network
+from conftest import COMMANDS, Run, small_network
 from typer.testing import CliRunner
 
 import graphprune
@@ -18,18 +18,6 @@ from graphprune.__main__ import command_line
 
 MAIN = command_line()  # from here on graphprune_cli can be imported
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-COMMANDS = (
-    "analyze",
-    "apply",
-    "bench",
-    "check",
-    "compare",
-    "methods",
-    "prune",
-    "report",
-    "rewrite",
-    "verify",
-)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from graphprune.calibration.collect import Progress, silent
 from graphprune.calibration.distances import output_distance
 from graphprune.calibration.readers import Readers
 from graphprune.running import Feed
-from graphprune.selection import Pool
+from graphprune.selection import Pool, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,7 @@ def measure_tables(
             continue
         distances = [0.0]
         for count in counts:
-            alive = np.ones(analysis.coupling.count, bool)
-            for step in pool.steps[:count]:
-                alive[step.channels] = False
+            alive = without(analysis.everything, pool.steps[:count])
             small = candidate(model, analysis, alive, refitted(readers, alive, ridge))
             distances.append(output_distance(wanted, run_outputs(small, outputs, inputs, batches)))
             done += 1

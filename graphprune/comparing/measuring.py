@@ -61,7 +61,7 @@ def measure(
     given = sizes_by_name(input_shapes)
     side = _stricter(both)
     analysis = _analysed(both[side], _for(given, inputs, side))
-    count = samples or samples_for_runs(_macs(analysis), 2)
+    count = samples or samples_for_runs(analysis.cost.total_macs // analysis.batch, 2)
     reading = Reading(eval_data) if isinstance(eval_data, str) else eval_data
     feeds = _feeds(both[side], analysis, data, reading, count, seed)
     noise = data is None and reading is None
@@ -105,12 +105,6 @@ def _analysed(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Analysis:
 
 def _timing(model: Model, analysis: Analysis) -> Feed:
     return timing_feed(model.ir, analysis.graph, {})
-
-
-def _macs(analysis: Analysis) -> int:
-    """Of one sample."""
-    first = analysis.graph.inputs[0].shape or (1,) if analysis.graph.inputs else (1,)
-    return analysis.cost.total_macs // max(first[0], 1)
 
 
 def _feeds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,14 @@ from graphprune.graph import Graph
 from graphprune.latency.inputs import timing_feed, with_batch
 from graphprune.latency.layers import LayerTime, attribute, by_operator, side_by_side
 from graphprune.latency.peak_memory import peak_memory
-from graphprune.latency.sessions import Feed, Timed, kernels
+from graphprune.latency.sessions import Timed, kernels
+from graphprune.latency.table import Progress
 from graphprune.latency.timing import Ratio, Spread, Turns, ratio, take_turns, warm_up
 from graphprune.models import load, sizes_by_name
 from graphprune.plan import Plan, plan_path
-from graphprune.writing import data_files
+from graphprune.running import Feed
 
 PROFILED_RUNS = 10
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,12 @@ def _subject(path: Path, batch: int | None, shapes: dict[str, tuple[int, ...]]) 
     if batch is not None:
         shapes = with_batch(model.ir, graph, batch, shapes)
         graph = build_graph(model.ir, shapes)
-    files = {os.path.realpath(f) for f in (path, *data_files(model.ir))}
     return _Subject(
         str(path),
         str(path),
         graph,
         timing_feed(model.ir, graph, shapes),
-        sum(os.path.getsize(f) for f in files),
+        model.stored_bytes or 0,
         _renamed(path),
     )
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import OptionError
 from graphprune.feeds import draw, input_specs
 from graphprune.graph import Graph
-
-Feed = dict[str, np.ndarray]
+from graphprune.running import Feed
 
 
 def timing_feed(model: ir.Model, graph: Graph, input_shapes: Mapping[str, Sequence[int]]) -> Feed:

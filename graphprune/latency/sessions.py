@@ -13,9 +13,7 @@ import numpy as np
 
 from graphprune.engine import Engine
 from graphprune.errors import ModelError
-from graphprune.running import first_line
-
-Feed = dict[str, np.ndarray]
+from graphprune.running import Feed, first_line
 
 
 @dataclass(frozen=True)

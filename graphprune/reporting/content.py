@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphprune.history import History
 from graphprune.plan import Indices, Plan
+from graphprune.planning import alive_after
 from graphprune.reporting.graph import graph_of
-from graphprune.reporting.layers import layers_of, removed_by_group
+from graphprune.reporting.layers import layers_of
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -33,8 +34,9 @@ def content_of(analysis: Analysis, plan: Plan | None = None, extras: Extras | No
     """The report on a model, and with ``plan`` on what was done to it. Raises PlanError where the two do not fit."""
     more = extras or Extras()
     found = analysis.to_dict()
-    removed = removed_by_group(analysis, plan)
-    layers = layers_of(analysis, plan)
+    alive = analysis.everything if plan is None else alive_after(analysis.coupling, plan.removed)
+    removed = [int((~alive[g.channels]).sum()) for g in analysis.groups]
+    layers = layers_of(analysis, plan, alive)
     gone = {layer["index"] for layer in layers if layer["shape_after"] is None}
     graph = graph_of(analysis)
     for node in graph["nodes"]:

@@ -12,7 +12,6 @@ from graphprune.cost import first_reader
 from graphprune.graph import Node
 from graphprune.layouts import BlockLayout, Layout, written_layouts
 from graphprune.plan import Indices, Plan
-from graphprune.planning import alive_after
 from graphprune.reporting.graph import groups_of_value
 
 if TYPE_CHECKING:
@@ -22,12 +21,12 @@ Pair = list[int]
 """Before and after."""
 
 
-def layers_of(analysis: Analysis, plan: Plan | None) -> list[dict[str, Any]]:
+def layers_of(analysis: Analysis, plan: Plan | None, alive: np.ndarray) -> list[dict[str, Any]]:
     """One entry for each operator, Constant aside; ``channels`` is None where it makes none.
 
+    ``alive``: bool ``[components]``, what ``plan`` leaves.
     Parameters after count those that are not zero, as the plan does. Raises PlanError where the plan does not fit.
     """
-    alive = analysis.everything if plan is None else alive_after(analysis.coupling, plan.removed)
     kept = analysis.coupling.kept(alive)
     gone = _gone(analysis, plan)
     params = analysis.cost.params_by_node(analysis.everything), analysis.cost.params_by_node(alive)
@@ -59,14 +58,6 @@ def layers_of(analysis: Analysis, plan: Plan | None) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def removed_by_group(analysis: Analysis, plan: Plan | None) -> list[int]:
-    """Coupled channels that went, for every group. Raises PlanError where the plan does not fit."""
-    if plan is None:
-        return [0] * len(analysis.groups)
-    alive = alive_after(analysis.coupling, plan.removed)
-    return [int((~alive[g.channels]).sum()) for g in analysis.groups]
 
 
 def _pair(counts: Sequence[dict[Node, int]], node: Node, less: float) -> Pair:

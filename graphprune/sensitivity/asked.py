@@ -74,7 +74,7 @@ class Seen:
 def read_inputs(model: ir.Model, analysis: Analysis, asked: Asked, seed: int = 0) -> Seen:
     """What ``asked`` names, as many samples as the model's size allows. Raises DataError, OptionError."""
     groups = sum(g.prunable for g in analysis.groups)
-    macs, runs = _macs(analysis), groups * len(asked.ratios)
+    macs, runs = analysis.cost.total_macs // analysis.batch, groups * len(asked.ratios)
     count = asked.samples or samples_for_runs(macs, runs)
     labelled = []
     if asked.eval_data is not None:
@@ -85,9 +85,3 @@ def read_inputs(model: ir.Model, analysis: Analysis, asked: Asked, seed: int = 0
         return Seen(calibration_feeds(asked.data, model, count, seed=seed), labelled)
     noise = [] if labelled else random_feeds(model, analysis.graph, count, BATCH_SIZE, seed)
     return Seen(noise, labelled)
-
-
-def _macs(analysis: Analysis) -> int:
-    """Of one sample."""
-    first = analysis.graph.inputs[0].shape or (1,)
-    return analysis.cost.total_macs // max(first[0] if first else 1, 1)

@@ -22,7 +22,7 @@ from graphprune.choosing import PruneOptions, pools_of
 from graphprune.criteria import all_criteria, channel_scores
 from graphprune.errors import OptionError
 from graphprune.running import Feed
-from graphprune.selection import Pool
+from graphprune.selection import Pool, without
 from graphprune.sensitivity.asked import Asked, Seen
 from graphprune.sensitivity.result import ACCURACY, DISTANCE, GroupSensitivity, Sensitivity
 
@@ -47,7 +47,9 @@ def measure_sensitivity(
     measure = _by_accuracy(seen) if seen.labelled else _by_distance(model, analysis, seen)
     counts = [[_nearest(pool, ratio) for ratio in asked.ratios] for pool in pools]
     todo = [(number, n) for number, found in enumerate(counts) for n in sorted(set(found))]
-    smaller = (candidate(model, analysis, _alive(analysis, pools[i], n), {}) for i, n in todo)
+    smaller = (
+        candidate(model, analysis, without(analysis.everything, pools[i].steps[:n]), {}) for i, n in todo
+    )
     values = dict(zip(todo, _in_parallel(measure, smaller, len(todo), progress), strict=True))
     groups = [
         GroupSensitivity(
@@ -119,14 +121,6 @@ def _by_distance(model: ir.Model, analysis: Analysis, seen: Seen) -> Measure:
 def _nearest(pool: Pool, ratio: float) -> int:
     """The number of steps, at least 1, whose share is nearest to ``ratio``."""
     return 1 + min(range(len(pool.steps)), key=lambda i: abs(pool.steps[i].share - ratio))
-
-
-def _alive(analysis: Analysis, pool: Pool, count: int) -> np.ndarray:
-    """Bool ``[components]`` after ``count`` steps of ``pool``."""
-    alive = np.ones(analysis.coupling.count, bool)
-    for step in pool.steps[:count]:
-        alive[step.channels] = False
-    return alive
 
 
 def _in_parallel(

@@ -11,6 +11,7 @@ from graphprune.calibration.criteria.registry import DataCriterion, data_criteri
 from graphprune.calibration.distances import output_distance
 from graphprune.calibration.statistics import Statistics
 from graphprune.choosing import PruneOptions, pools_of
+from graphprune.selection import without
 
 SAMPLES = 64
 
@@ -27,8 +28,7 @@ def ablation(statistics: Statistics) -> np.ndarray:
     scores = np.array(statistics.magnitudes)
     single = [s for p in pools_of(analysis, _unaligned(statistics), statistics.magnitudes) for s in p.steps]
     for number, step in enumerate(single):
-        alive = np.ones(analysis.coupling.count, bool)
-        alive[step.channels] = False
+        alive = without(analysis.everything, [step])
         found = run_outputs(candidate(model, analysis, alive, {}), outputs, inputs, batches)
         scores[step.channels] = output_distance(wanted, found)
         statistics.progress("ablation", number + 1, len(single))
