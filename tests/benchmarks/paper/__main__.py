@@ -1,0 +1,89 @@
+"""The paper's tables at a size that runs here: see README.md beside this file.
+
+python -m tests.benchmarks.paper tune | table2 | ... [--hours H]     runs what is missing of an experiment
+python -m tests.benchmarks.paper row --network resnet20 ...          runs one row
+python -m tests.benchmarks.paper tables                              writes README.md's tables and the figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+MALLOC = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000",
+    "OMP_NUM_THREADS": "1",
+}
+"""Memory is kept instead of being given back after every step: 0.2 s instead of 1 s for one of ResNet-20."""
+
+
+def main() -> None:
+    """The command line."""
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**MALLOC, **os.environ})
+    from tests.benchmarks.paper.experiments import EXPERIMENTS
+    from tests.benchmarks.paper.keys import Key
+    from tests.benchmarks.paper.running import run
+    from tests.benchmarks.paper.store import Rows
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in EXPERIMENTS:
+        experiment = commands.add_parser(name)
+        experiment.add_argument("--hours", type=float, default=24.0, help="begin no row after so many hours")
+    row = commands.add_parser("row")
+    row.add_argument("--network", required=True)
+    row.add_argument("--structure", required=True)
+    row.add_argument("--sparsity", type=float, required=True)
+    row.add_argument("--method", required=True)
+    row.add_argument("--seed", type=int, default=0)
+    row.add_argument("--steps", type=int, required=True)
+    row.add_argument("--split", choices=("validation", "test"), default="test")
+    row.add_argument("--set", nargs="*", default=[], metavar="FLAG=VALUE")
+    commands.add_parser("tables")
+    asked = parser.parse_args()
+    if asked.command == "tables":
+        from tests.benchmarks.paper.tables import write
+
+        write(Rows())
+    elif asked.command == "row":
+        settings = tuple(sorted(asked.set))
+        key = Key(
+            asked.network,
+            asked.structure,
+            asked.sparsity,
+            asked.method,
+            asked.seed,
+            asked.steps,
+            asked.split,
+            settings,
+        )
+        Rows().add(key, run(key))
+    else:
+        work(asked.command, time.monotonic() + 3600 * asked.hours)
+
+
+def work(name: str, end: float) -> None:
+    """Run the rows of an experiment that are missing and that no other process has, one after another."""
+    from tests.benchmarks.paper.experiments import EXPERIMENTS
+    from tests.benchmarks.paper.running import run
+    from tests.benchmarks.paper.store import Rows, claim
+
+    while time.monotonic() < end:
+        rows = Rows()
+        for key in EXPERIMENTS[name](rows):
+            if key in rows.by_key:
+                continue
+            with claim(str(key)) as mine:
+                if not mine or key in Rows().by_key:
+                    continue
+                rows.add(key, run(key))
+                break
+        else:
+            return
+
+
+if __name__ == "__main__":
+    main()

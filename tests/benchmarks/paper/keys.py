@@ -1,0 +1,55 @@
+"""What identifies a row: everything that its numbers depend on but for the machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ONE_SHOT = ("magnitude", "pso")
+"""Methods without a search: what others search in, they fine-tune in."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One training run. ``structure``: ``channel``, a block such as ``16x8x1x1``, or a pattern such as ``2:4``.
+
+    ``steps``: of batches, search and fine-tuning together. ``split``: what is measured on, ``validation`` or ``test``.
+    ``settings``: what differs from the task's recipe, as ``flag=value``, sorted; ``search-share`` is the share of
+    the steps that the search has.
+    """
+
+    network: str
+    structure: str
+    sparsity: float
+    method: str
+    seed: int
+    steps: int
+    split: str = "test"
+    settings: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """``graphprune.prune``'s words for the structure and its budget."""
+        if self.structure == "channel":
+            return {"structure": "channel", "sparsity": self.sparsity, "multiple_of": 1}
+        if ":" in self.structure:
+            return {"structure": "nm", "nm": self.structure}
+        return {"structure": "block", "block": self.structure, "sparsity": self.sparsity}
+
+    @property
+    def command(self) -> str:
+        """What runs this row alone."""
+        given = f"--network {self.network} --structure {self.structure} --sparsity {self.sparsity:g}"
+        given += f" --method {self.method} --seed {self.seed} --steps {self.steps} --split {self.split}"
+        settings = f" --set {' '.join(self.settings)}" if self.settings else ""
+        return f"python -m tests.benchmarks.paper row {given}{settings}"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"settings": list(self.settings)}
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Key:
+        """The key of a JSON line."""
+        names = cls.__dataclass_fields__
+        return cls(**{k: tuple(v) if k == "settings" else v for k, v in row.items() if k in names})

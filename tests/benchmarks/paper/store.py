@@ -1,0 +1,73 @@
+"""Rows as JSON lines, one file a network, and claims, so that several processes share the work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.paper.keys import Key
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+CACHE = HERE / ".cache"
+"""Data as .npz and trained dense networks: made again where they are missing."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add a row, in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+class Rows:
+    """Every row there is, by its key."""
+
+    def __init__(self, folder: Path = RESULTS) -> None:
+        self.folder = folder
+        self.by_key: dict[Key, dict[str, Any]] = {}
+        for path in sorted(folder.glob("rows_*.jsonl")):
+            for row in read(path):
+                self.by_key[Key.of(row)] = row
+
+    def add(self, key: Key, row: dict[str, Any]) -> None:
+        """Keep a row."""
+        append(self.folder / f"rows_{key.network}.jsonl", row)
+        self.by_key[key] = row
+
+
+@contextmanager
+def claim(what: str) -> Iterator[bool]:
+    """Whether this process may do ``what``; another one that lives and has it keeps it."""
+    folder = CACHE / "claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / hashlib.sha256(what.encode()).hexdigest()[:16]
+    mine = _take(path)
+    try:
+        yield mine
+    finally:
+        if mine:
+            path.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(str(os.getpid()))
+        return True
+    except FileExistsError:
+        holder = path.read_text()
+        if holder.isdigit() and Path(f"/proc/{holder}").exists():
+            return False
+        path.unlink(missing_ok=True)  # of a process that was killed
+        return _take(path)
