@@ -124,5 +124,6 @@ register(
         summary="masks along a sparsity-indexed ODE, in 100 gradients",
         citation="Mo et al. 2023, ICML, PMLR 202:25018-25036",
         structures=("channel", "block"),
+        allocation="uniform",  # as published for structures: over all layers, residual streams end as one channel
     )
 )

@@ -61,13 +61,15 @@ def claim(what: str) -> Iterator[bool]:
 
 
 def _take(path: Path) -> bool:
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
+    mine.write_text(str(os.getpid()))
     try:
-        with path.open("x") as file:
-            file.write(str(os.getpid()))
+        path.hardlink_to(mine)  # all or nothing, and never an empty file
         return True
     except FileExistsError:
-        holder = path.read_text()
-        if holder.isdigit() and Path(f"/proc/{holder}").exists():
+        if Path(f"/proc/{path.read_text()}").exists():
             return False
         path.unlink(missing_ok=True)  # of a process that was killed
         return _take(path)
+    finally:
+        mine.unlink(missing_ok=True)
