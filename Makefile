@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.graphprune-ready
 
-.PHONY: help setup demo test test-slow check bench compare fuzz clean
+.PHONY: help setup demo test test-slow check bench compare paper fuzz clean
 
 help:
-	@echo "make setup | demo | test | test-slow | check | bench | compare | fuzz | clean"
+	@echo "make setup | demo | test | test-slow | check | bench | compare | paper | fuzz | clean"
 
 setup: $(READY)
 
@@ -35,6 +35,11 @@ bench: setup
 
 compare: setup
 	$(BIN)/python -m tests.benchmarks.compare
+
+# The tables of tests/benchmarks/paper, row by row; stop it at any time, start it again, start it twice.
+PAPER := tune resnet20 dense tune_others table3 table2 table4 ablations curves temperatures later tables
+paper: setup
+	for part in $(PAPER); do $(BIN)/python -m tests.benchmarks.paper $$part || exit; done
 
 # Mutants of real files and random networks for FUZZ_SECONDS; findings go to FUZZ_FOLDER (fuzz-findings).
 fuzz: setup

@@ -1,6 +1,7 @@
 """The paper's tables at a size that runs here: see README.md beside this file.
 
 python -m tests.benchmarks.paper tune | table2 | ... [--hours H]     runs what is missing of an experiment
+python -m tests.benchmarks.paper dense                               trains the networks that are pruned
 python -m tests.benchmarks.paper row --network resnet20 ...          runs one row
 python -m tests.benchmarks.paper tables                              writes README.md's tables and the figures
 """
@@ -25,6 +26,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**MALLOC, **os.environ})
     from tests.benchmarks.paper.experiments import EXPERIMENTS
     from tests.benchmarks.paper.keys import Key
+    from tests.benchmarks.paper.networks import NETWORKS
     from tests.benchmarks.paper.running import run
     from tests.benchmarks.paper.store import Rows
 
@@ -43,11 +45,14 @@ def main() -> None:
     row.add_argument("--split", choices=("validation", "test"), default="test")
     row.add_argument("--set", nargs="*", default=[], metavar="FLAG=VALUE")
     commands.add_parser("tables")
+    commands.add_parser("dense").add_argument("--networks", nargs="+", choices=list(NETWORKS))
     asked = parser.parse_args()
     if asked.command == "tables":
         from tests.benchmarks.paper.tables import write
 
         write(Rows())
+    elif asked.command == "dense":
+        train_dense(asked.networks or list(NETWORKS))
     elif asked.command == "row":
         settings = tuple(sorted(asked.set))
         key = Key(
@@ -65,16 +70,32 @@ def main() -> None:
         work(asked.command, time.monotonic() + 3600 * asked.hours)
 
 
+def train_dense(names: list[str]) -> None:
+    """Train the networks that are missing and that no other process has."""
+    from tests.benchmarks.paper.dense import train
+    from tests.benchmarks.paper.networks import NETWORKS
+    from tests.benchmarks.paper.store import claim
+
+    for network in (NETWORKS[name] for name in names):
+        with claim(f"dense {network.name}") as mine:
+            if mine and not network.path.exists():
+                train(network)
+
+
 def work(name: str, end: float) -> None:
-    """Run the rows of an experiment that are missing and that no other process has, one after another."""
+    """Run the rows of an experiment that are missing and that no other process has, one after another.
+
+    Rows of networks that are not trained yet are left out.
+    """
     from tests.benchmarks.paper.experiments import EXPERIMENTS
+    from tests.benchmarks.paper.networks import NETWORKS
     from tests.benchmarks.paper.running import run
     from tests.benchmarks.paper.store import Rows, claim
 
     while time.monotonic() < end:
         rows = Rows()
         for key in EXPERIMENTS[name](rows):
-            if key in rows.by_key:
+            if key in rows.by_key or not NETWORKS[key.network].path.exists():
                 continue
             with claim(str(key)) as mine:
                 if not mine or key in Rows().by_key:

@@ -6,32 +6,139 @@ from collections.abc import Callable, Iterator
 
 from tests.benchmarks.paper import tuning
 from tests.benchmarks.paper.keys import Key
+from tests.benchmarks.paper.producer_gates import PRODUCER
 from tests.benchmarks.paper.store import Rows
+from tests.benchmarks.paper.tuning import METHODS
 
 BLOCK = "16x8x1x1"
 SEEDS = (0, 1, 2)
 STEPS = 390
-"""One epoch of CIFAR-10 in batches of 128."""
+"""One epoch of CIFAR-10 in batches of 128; 8.5 epochs of CamVid and 7.6 of BCCD in batches of 8."""
 
 PUBLISHED = ("budget-anneal=0", "snap=0")
-"""SMART without what we added: the budget holds from the first step, and to the last with soft masks."""
+"""SMART without what we added: the budget holds from the first step, and masks are soft to the last one."""
+
+BLOCKS = (0.3, 0.5, 0.7)
+CHANNELS = (0.2, 0.5)
+CLASSIFIERS = ("resnet18", "googlenet", "densenet", "mobilenet", "resnet56")
+PRUNED = ("resnet20", "bisenet", "yolov5", *CLASSIFIERS)
+TRANSFORMERS = ("vit", "swin")
+LATER = ("resnet18", "googlenet", "densenet", "mobilenet")
+HIGH = (0.9, 0.95, 0.97)
+
+PAPER_METHODS = ("smart", "pdp", "pas", "awg", "acdc")
+CURVE_METHODS = ("smart", "pso", "snip", "synflow", "grasp", "magnitude")
+CURVE = (0.3, 0.5, 0.7, 0.9)
+INIT_TEMPS = (0.1, 1.0, 10.0)
+FINAL_TEMPS = (1e-2, 1e-3, 1e-4)
+
+ABLATIONS = {
+    "as in the tables": (),
+    "as published: no annealing of the budget, no snap": PUBLISHED,
+    "fixed temperature 1": ("init-temp=1", "final-temp=1"),
+    "fixed temperature 0.3": ("init-temp=0.3", "final-temp=0.3"),
+    "fixed temperature 0.05": ("init-temp=0.05", "final-temp=0.05"),
+    "temperature falls linearly": ("temp-schedule=linear",),
+    "masks start from activations": ("mask-init=activation",),
+    "masks start from weights x activations": ("mask-init=weight-activation",),
+    "masks start from a first-order Taylor term": ("mask-init=taylor",),
+    "masks start equal": ("mask-init=constant",),
+    "gates at producers, before BatchNorm": (PRODUCER,),
+    "distillation instead of labels": ("loss=distill",),
+}
 
 
 def tune(rows: Rows) -> Iterator[Key]:
-    """Trials of settings on validation images."""
-    for method in tuning.METHODS:
-        yield from tuning.first(method)
-    for method in tuning.METHODS:
-        yield from tuning.second(method, rows)
+    """Trials of settings on validation images, ResNet-20."""
+    for method in METHODS:
+        yield from tuning.rates(tuning.HOME, method, rows)
+    for method in METHODS:
+        yield from tuning.own(method, rows)
+
+
+def tune_others(rows: Rows) -> Iterator[Key]:
+    """Trials of learning rates on the networks of other tasks."""
+    for place in tuning.PLACES.values():
+        for method in METHODS if place is not tuning.HOME else ():
+            yield from tuning.rates(place, method, rows)
 
 
 def resnet20(rows: Rows) -> Iterator[Key]:
     """ResNet-20: one channel row and one block row, every method, three seeds."""
     for seed in SEEDS:
         for structure, sparsity in (("channel", 0.5), (BLOCK, 0.7)):
-            for method in reversed(tuning.METHODS):
-                yield from tuned(rows, "resnet20", structure, sparsity, method, seed)
-            yield from tuned(rows, "resnet20", structure, sparsity, "smart", seed, PUBLISHED)
+            yield from contest(rows, "resnet20", structure, sparsity, seed)
+
+
+def table2(rows: Rows) -> Iterator[Key]:
+    """Blocks of 16x8x1x1: one seed of everything, then the others on ResNet-20."""
+    for seed in SEEDS:
+        for network in PRUNED if seed == 0 else ("resnet20",):
+            for sparsity in reversed(BLOCKS):
+                yield from contest(rows, network, BLOCK, sparsity, seed)
+
+
+def table3(rows: Rows) -> Iterator[Key]:
+    """Output channels."""
+    for seed in SEEDS:
+        for network in PRUNED if seed == 0 else ("resnet20",):
+            for sparsity in reversed(CHANNELS):
+                yield from contest(rows, network, "channel", sparsity, seed)
+
+
+def table4(rows: Rows) -> Iterator[Key]:
+    """2:4."""
+    for seed in SEEDS:
+        for network in TRANSFORMERS:
+            for method in reversed(METHODS):
+                if method != "pso":  # it ranks units over all layers; a pattern has none to rank
+                    yield from tuned(rows, network, "2:4", 0.5, method, seed)
+
+
+def later(rows: Rows) -> Iterator[Key]:
+    """The paper's later version: CIFAR-10 at high sparsity, ResNet-18 at 30 and 95 %."""
+    for seed in SEEDS:
+        yield from contest(rows, "resnet18", BLOCK, 0.95, seed)
+        yield from contest(rows, "resnet18", BLOCK, 0.3, seed)
+    for network in LATER:
+        for sparsity in HIGH:
+            yield from contest(rows, network, BLOCK, sparsity, 0)
+
+
+def temperatures(rows: Rows) -> Iterator[Key]:
+    """A grid over the first and the last temperature."""
+    for seed in SEEDS:
+        for first in INIT_TEMPS:
+            for last in FINAL_TEMPS:
+                more = (f"init-temp={first:g}", f"final-temp={last:g}")
+                yield from tuned(rows, "resnet18", BLOCK, 0.9, "smart", seed, more)
+
+
+def curves(rows: Rows) -> Iterator[Key]:
+    """Accuracy against sparsity, as in the slides of PSO: methods without training of masks, and SMART."""
+    for sparsity in reversed(CURVE):
+        for method in CURVE_METHODS:
+            yield from curve_row(rows, sparsity, method)
+
+
+def curve_row(rows: Rows, sparsity: float, method: str) -> Iterator[Key]:
+    """Budgets are spread over layers by equal shares where masks do not train, as the code of PSO does for channels."""
+    more = () if method == "smart" else ("allocation=uniform",)
+    return tuned(rows, "resnet18", "channel", sparsity, method, 0, more)
+
+
+def ablations(rows: Rows) -> Iterator[Key]:
+    """What each part of SMART is worth."""
+    for seed in SEEDS:
+        for more in ABLATIONS.values():
+            yield from tuned(rows, "resnet20", "channel", 0.5, "smart", seed, more)
+
+
+def contest(rows: Rows, network: str, structure: str, sparsity: float, seed: int) -> Iterator[Key]:
+    """Every method on the same; SMART also as published."""
+    for method in reversed(METHODS):
+        yield from tuned(rows, network, structure, sparsity, method, seed)
+    yield from tuned(rows, network, structure, sparsity, "smart", seed, PUBLISHED)
 
 
 def tuned(
@@ -42,14 +149,30 @@ def tuned(
     method: str,
     seed: int,
     more: tuple[str, ...] = (),
-    steps: int = STEPS,
 ) -> Iterator[Key]:
-    """The row with the method's settings, where they are known."""
-    settings = tuning.chosen(method, rows)
+    """The row with the method's settings and ``more``; none before these are known.
+
+    Methods that were not tuned have magnitude's settings: like it they prune at once, and fine-tune.
+    """
+    settings = tuning.chosen(method if method in METHODS else "magnitude", rows, network)
     if settings is not None:
         flags = {entry.split("=")[0] for entry in more}
         kept = (s for s in settings if s.split("=")[0] not in flags)
-        yield Key(network, structure, sparsity, method, seed, steps, settings=tuple(sorted((*kept, *more))))
+        yield Key(network, structure, sparsity, method, seed, STEPS, settings=tuple(sorted((*kept, *more))))
 
 
-EXPERIMENTS: dict[str, Callable[[Rows], Iterator[Key]]] = {"tune": tune, "resnet20": resnet20}
+EXPERIMENTS: dict[str, Callable[[Rows], Iterator[Key]]] = {
+    function.__name__: function
+    for function in (
+        tune,
+        resnet20,
+        tune_others,
+        table2,
+        table3,
+        table4,
+        later,
+        temperatures,
+        curves,
+        ablations,
+    )
+}

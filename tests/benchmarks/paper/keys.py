@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-ONE_SHOT = ("magnitude", "pso")
+ONE_SHOT = ("magnitude", "pso", "snip", "synflow", "grasp")
 """Methods without a search: what others search in, they fine-tune in."""
 
 

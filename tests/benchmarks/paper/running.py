@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -15,9 +16,11 @@ import graphprune
 from graphprune import Recipe, TrainingOptions
 from tests.benchmarks.paper.keys import ONE_SHOT, Key
 from tests.benchmarks.paper.networks import NETWORKS
+from tests.benchmarks.paper.producer_gates import PRODUCER, producer_gates
 from tests.benchmarks.trained import machine, short_commit
 
 SEARCH_SHARE = 0.5
+WORDS = ("allocation",)
 
 
 def run(key: Key) -> dict[str, Any]:
@@ -37,7 +40,11 @@ def run(key: Key) -> dict[str, Any]:
         watcher=Watch(key),
     )
     model = graphprune.load(network.path)
-    result = graphprune.prune(model, method=key.method, seed=key.seed, training=options, **key.words)
+    gates = producer_gates() if PRODUCER in key.settings else nullcontext()
+    with gates:
+        result = graphprune.prune(
+            model, method=key.method, seed=key.seed, training=options, **key.words, **words_of(key)
+        )
     return {
         **key.plain(),
         **{when: round(value, 5) for when, value in result.metrics.items()},
@@ -54,17 +61,24 @@ def run(key: Key) -> dict[str, Any]:
 
 def recipe_of(key: Key) -> Recipe:
     """The task's recipe with the key's settings."""
+    network = NETWORKS[key.network]
     settings = dict(entry.split("=", 1) for entry in key.settings)
+    settings = {k: v for k, v in settings.items() if k not in WORDS and f"{k}={v}" != PRODUCER}
     share = float(settings.pop("search-share", SEARCH_SHARE))
     share = 0.0 if key.method in ONE_SHOT else share
     values = {flag.replace("-", "_"): _value(text) for flag, text in settings.items()}
     return Recipe(
-        **{**NETWORKS[key.network].task.recipe, **values},
+        **{**network.task.recipe, "amp": network.amp, **values},
         search_epochs=1e6 * share,  # more than enough: max_steps shrinks them in proportion
         finetune_epochs=1e6 * (1 - share),
         max_steps=key.steps,
         seed=key.seed,
     )
+
+
+def words_of(key: Key) -> dict[str, str]:
+    """Settings that are words of ``prune`` and not of the recipe."""
+    return {k: v for k, v in (entry.split("=", 1) for entry in key.settings) if k in WORDS}
 
 
 def _value(text: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.paper import cifar10
+from tests.benchmarks.paper import bccd, camvid, cifar10
 from tests.benchmarks.paper.store import CACHE, claim
 
 SPLITS = ("train", "validation", "test")
@@ -28,12 +28,14 @@ class Task:
         """Split -> file; written on first use."""
         folder = CACHE / self.name
         found = {split: folder / f"{split}.npz" for split in SPLITS}
-        if not all(path.exists() for path in found.values()):
+        if not folder.exists():
             with claim(f"data {self.name}") as mine:
                 if not mine:
                     raise SystemExit(f"another process writes {folder}: start again in a minute")
-                folder.mkdir(parents=True, exist_ok=True)
-                self.write(folder)
+                unfinished = folder.with_name(f"{self.name}.part")
+                unfinished.mkdir(parents=True, exist_ok=True)
+                self.write(unfinished)
+                unfinished.rename(folder)
         return found
 
 
@@ -45,6 +47,8 @@ COMMON = {
     "threads": 1,
 }
 
+_DETECTION = "python:tests.benchmarks.paper.detection"
+
 TASKS = {
     task.name: task
     for task in (
@@ -54,7 +58,23 @@ TASKS = {
             cifar10.SHAPE,
             "accuracy",
             "accuracy",
-            {**COMMON, "loss": "cross-entropy", "augment": "light", "amp": "bf16", "batch_size": 128},
+            {**COMMON, "loss": "cross-entropy", "augment": "light", "batch_size": 128},
+        ),
+        Task(
+            "camvid",
+            camvid.write,
+            camvid.SHAPE,
+            "miou",
+            "mean IoU",
+            {**COMMON, "loss": "cross-entropy", "augment": "light", "batch_size": 8},
+        ),
+        Task(
+            "bccd",
+            bccd.write,
+            bccd.SHAPE,
+            f"{_DETECTION}_metric:mean_average_precision",
+            "AP@[.5:.95]",
+            {**COMMON, "loss": f"{_DETECTION}_loss:loss", "augment": "none", "batch_size": 8},
         ),
     )
 }

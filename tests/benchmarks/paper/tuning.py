@@ -1,19 +1,22 @@
-"""Settings for each method, chosen on the validation images by as many trials for one as for another.
+"""Settings for each method, chosen on validation images by as many trials for one as for another.
 
-Every method gets three learning rates, then two other values of its own most telling setting (methods that have none:
-two more learning rates). The best of the five is used in every table (table 5 of the paper, too, has one setting for
-all structures and sparsities).
+On ResNet-20 every method gets three learning rates, then two other values of its own most telling setting (methods
+that have none: two more learning rates); the best of the five holds for all structures and sparsities, as the paper has
+one setting for all of them (table 5). Other networks get three learning rates for each method, where those trials
+were run, and otherwise ResNet-20's; the method's own setting is always ResNet-20's.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tests.benchmarks.paper.keys import Key
 from tests.benchmarks.paper.store import Rows
 
-RATES = ("lr=0.0005", "lr=0.0015", "lr=0.0045")
+RATES = ("lr=0.0015", "lr=0.0045", "lr=0.0135")
 OWN = {
-    "magnitude": ("lr=0.00015", "lr=0.0135"),
-    "pso": ("lr=0.00015", "lr=0.0135"),
+    "magnitude": ("lr=0.0005", "lr=0.03"),
+    "pso": ("lr=0.0005", "lr=0.03"),
     "gmp": ("budget-anneal=0.25", "budget-anneal=0.9"),
     "acdc": ("rounds=2", "rounds=8"),
     "awg": ("rounds=3", "rounds=10"),
@@ -23,32 +26,75 @@ OWN = {
 }
 METHODS = tuple(OWN)
 STEPS = 195
-NETWORK, STRUCTURE, SPARSITY = "resnet20", "channel", 0.5
 
 
-def first(method: str) -> list[Key]:
-    """The trials of the learning rate."""
-    return [_trial(method, (rate,)) for rate in RATES]
+@dataclass(frozen=True)
+class Place:
+    """What a network is tuned on."""
+
+    network: str
+    structure: str
+    sparsity: float
+    rates: tuple[str, ...] = RATES
 
 
-def second(method: str, rows: Rows) -> list[Key]:
-    """The trials of the method's own setting, at the best learning rate so far; none before that is known."""
-    rate = _best(first(method), rows)
-    if rate is None:
+PLACES = {
+    place.network: place
+    for place in (
+        Place("resnet20", "channel", 0.5),
+        Place("bisenet", "channel", 0.5),
+        Place("yolov5", "channel", 0.5),
+        Place("vit", "2:4", 0.5, ("lr=0.0005", *RATES[:2])),
+        Place("swin", "2:4", 0.5, ("lr=0.0005", *RATES[:2])),
+    )
+}
+HOME = PLACES["resnet20"]
+
+
+def rates(place: Place, method: str, rows: Rows) -> list[Key]:
+    """The trials of the learning rate; none before the method's own setting is known, where there is one."""
+    if place is HOME:
+        return [_trial(place, method, (rate,)) for rate in place.rates]
+    home = chosen(method, rows)
+    if home is None:
         return []
-    own = [(value,) if value.startswith("lr") else (*rate.settings, value) for value in OWN[method]]
-    return [_trial(method, settings) for settings in own]
+    return [_trial(place, method, (*_without_rate(home), rate)) for rate in place.rates]
 
 
-def chosen(method: str, rows: Rows) -> tuple[str, ...] | None:
-    """The method's settings; None before all its trials are there."""
-    best = _best([*first(method), *second(method, rows)], rows) if second(method, rows) else None
-    return None if best is None else best.settings
+def own(method: str, rows: Rows) -> list[Key]:
+    """The trials of the method's own setting, at its best learning rate; none before that is known."""
+    best = _best(rates(HOME, method, rows), rows)
+    if best is None:
+        return []
+    trials = [(value,) if value.startswith("lr") else (*best, value) for value in OWN[method]]
+    return [_trial(HOME, method, settings) for settings in trials]
 
 
-def _trial(method: str, settings: tuple[str, ...]) -> Key:
-    settings = tuple(s for entry in settings for s in _complete(entry))
-    return Key(NETWORK, STRUCTURE, SPARSITY, method, 0, STEPS, "validation", tuple(sorted(settings)))
+def chosen(method: str, rows: Rows, network: str = HOME.network) -> tuple[str, ...] | None:
+    """The method's settings; None before all trials on ResNet-20 are there."""
+    home = _best([*rates(HOME, method, rows), *own(method, rows)], rows) if own(method, rows) else None
+    place = PLACES.get(network, HOME)
+    if place is HOME or home is None:
+        return home
+    return _best(rates(place, method, rows), rows) or home
+
+
+def _without_rate(settings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(s for s in settings if not s.startswith("lr="))
+
+
+def _trial(place: Place, method: str, settings: tuple[str, ...]) -> Key:
+    whole = {part for entry in settings for part in _complete(entry)}
+    return Key(
+        place.network,
+        place.structure,
+        place.sparsity,
+        method,
+        seed=0,
+        steps=STEPS,
+        split="validation",
+        settings=tuple(sorted(whole)),
+    )
 
 
 def _complete(setting: str) -> tuple[str, ...]:
@@ -57,7 +103,7 @@ def _complete(setting: str) -> tuple[str, ...]:
     return (setting, f"final-temp={value}") if flag == "init-temp" else (setting,)
 
 
-def _best(trials: list[Key], rows: Rows) -> Key | None:
+def _best(trials: list[Key], rows: Rows) -> tuple[str, ...] | None:
     if not trials or any(key not in rows.by_key for key in trials):
         return None
-    return max(trials, key=lambda key: float(rows.by_key[key]["after fine-tuning"]))
+    return max(trials, key=lambda key: float(rows.by_key[key]["after fine-tuning"])).settings
