@@ -157,11 +157,8 @@ class Recipe:
                 f"--final-temp {self.own('final_temp'):g} is above --init-temp {self.own('init_temp'):g}: "
                 "the temperature falls, so give a lower one"
             )
-        if self.own("budget_anneal") + self.own("snap") > 1 + 1e-9:
-            raise OptionError(
-                f"--budget-anneal {self.own('budget_anneal'):g} and --snap {self.own('snap'):g} overlap: "
-                "their sum may be 1 at most"
-            )
+        if None not in (self.budget_anneal, self.snap):
+            self._check_overlap()
 
     def own(self, name: str) -> float:
         """The setting ``name``, or what holds where neither the recipe nor the method says."""
@@ -170,7 +167,17 @@ class Recipe:
 
     def completed(self, defaults: Mapping[str, float]) -> Recipe:
         """Settings that are left open, as ``defaults`` have them (those of a method). Raises OptionError."""
-        return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})  # type: ignore[arg-type]
+        done = replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})  # type: ignore[arg-type]
+        done._check_overlap()
+        return done
+
+    def _check_overlap(self) -> None:
+        """Only a method's own values, where it has any, tell whether they do."""
+        if self.own("budget_anneal") + self.own("snap") > 1 + 1e-9:
+            raise OptionError(
+                f"--budget-anneal {self.own('budget_anneal'):g} and --snap {self.own('snap'):g} overlap: "
+                "their sum may be 1 at most"
+            )
 
     @property
     def total_epochs(self) -> float:

@@ -17,7 +17,7 @@ RATES = ("lr=0.0015", "lr=0.0045", "lr=0.0135")
 OWN = {
     "magnitude": ("lr=0.0005", "lr=0.03"),
     "pso": ("lr=0.0005", "lr=0.03"),
-    "gmp": ("budget-anneal=0.25", "budget-anneal=0.9"),
+    "gmp": ("budget-anneal=0.25", "budget-anneal=0.75"),
     "acdc": ("rounds=2", "rounds=8"),
     "awg": ("rounds=3", "rounds=10"),
     "pas": ("mask-lr=0.005", "mask-lr=0.08"),
