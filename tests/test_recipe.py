@@ -90,6 +90,13 @@ def test_limits(values: dict[str, Any], sentence: str) -> None:
     assert str(caught.value) == sentence
 
 
+def test_shares_of_the_search_are_compared_with_the_methods_own() -> None:
+    recipe = Recipe(budget_anneal=0.9)
+    assert recipe.completed({"snap": 0.0}).own("snap") == 0.0  # as gmp has it
+    with pytest.raises(OptionError, match=r"^--budget-anneal 0.9 and --snap 0.2 overlap"):
+        recipe.completed({})
+
+
 def test_values_are_normalised() -> None:
     recipe = Recipe(search_epochs=3, finetune_epochs=5, pretrain_epochs=0.5, loss="python:a.b:c", seed=10**40)
     assert recipe.total_epochs == 8.5
