@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.benchmarks.paper.experiments import (
     PAPER_METHODS,
     PRUNED,
     PUBLISHED,
+    STEPS,
     TRANSFORMERS,
     curve_row,
     tuned,
@@ -190,6 +192,20 @@ def trials(rows: Rows) -> list[str]:
     return markdown(["network", "method", "settings: validation, %"], lines)
 
 
+def wall_time(rows: Rows) -> list[str]:
+    """Seconds of a row on one core, evaluation and proof included: the median over everything that ran."""
+    lines = []
+    for name, network in NETWORKS.items():
+        found = [
+            (k.method, r["seconds"]) for k, r in rows.by_key.items() if k.network == name and k.steps == STEPS
+        ]
+        if found:
+            by_method = {m: [s for other, s in found if other == m] for m in COLUMNS}
+            line = [f"{statistics.median(s):.0f}" if s else "" for s in by_method.values()]
+            lines.append([network.title, *line])
+    return markdown(["seconds", *COLUMNS], lines)
+
+
 def dense(rows: Rows) -> list[str]:
     """The networks before pruning."""
     lines = [
@@ -231,6 +247,7 @@ TABLES: dict[str, Callable[[Rows], list[str]]] = {
     "curves": curves,
     "ablations": ablations,
     "tuning": trials,
+    "wall time": wall_time,
     "dense": dense,
     "totals": totals,
 }
