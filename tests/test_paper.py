@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,34 @@ def test_batchnorm_undoes_masks_at_producers() -> None:
     with producer_gates():
         at_producers = changes()
     assert at_producers < 0.05 < changes()
+
+
+def test_dense_training_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.benchmarks.paper import dense, tasks
+
+    for module in (dense, tasks):
+        monkeypatch.setattr(module, "CACHE", tmp_path)
+
+    def write(folder: Path) -> None:
+        draw = np.random.default_rng(0)
+        scale = {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
+        for split in tasks.SPLITS:
+            images = draw.integers(0, 256, (8, 3, 32, 32), np.uint8)
+            np.savez(folder / f"{split}.npz", input=images, labels=np.arange(8), **scale)
+
+    task = tasks.Task(
+        "tiny", write, (3, 32, 32), "accuracy", "", {**tasks.TASKS["cifar10"].recipe, "batch_size": 4}
+    )
+    network = replace(NETWORKS["resnet20"], task=task, epochs=2)
+
+    whole = dense.Run(network, seed=0)
+    first = whole.one_epoch()
+    whole.save(seconds=7.0)
+    again = dense.Run(network, seed=0)
+    assert (again.epoch, again.earlier) == (1, 7.0)
+    assert again.one_epoch() == whole.one_epoch() != first
+    for one, other in zip(again.module.parameters(), whole.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_camvid_is_cut_to_sizes_that_halve_five_times(tmp_path: Path) -> None:

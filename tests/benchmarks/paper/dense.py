@@ -29,51 +29,24 @@ from tests.benchmarks.trained import machine, short_commit
 WARMUP = 0.15
 """Share of the steps in which the learning rate rises."""
 
+CLIP = 5.0
+"""Largest norm of a gradient."""
+
 Loss = Callable[[tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
 
 def train(network: Network, seed: int = 0) -> None:
-    """Write ``network.path``; goes on from the last epoch of an earlier try."""
+    """Write ``network.path`` and its row; goes on from the last epoch of an earlier try."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = time.perf_counter()
-    assert network.build is not None
-    module = network.build().to(device)
-    data = Images(network.task, "train")
-    steps = len(data.x) // data.batch
-    optimizer = _optimizer(network, module)
-    checkpoint = CACHE / "dense" / f"{network.name}.pt"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    first, spent = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, spent = state["epochs"], state["seconds"]
-    loss_of = _loss(network.task)
-    for epoch in range(first, network.epochs):
-        module.train()
-        generator = torch.Generator().manual_seed(1000 * seed + epoch)
-        order = torch.randperm(len(data.x), generator=generator)
-        total = 0.0
-        for step in range(steps):
-            lr = _rate(epoch * steps + step, network.epochs * steps, network.lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            x, y = data.take(order[step * data.batch : (step + 1) * data.batch], generator)
-            with torch.autocast(device.type, torch.bfloat16, enabled=network.amp == "bf16"):
-                loss = loss_of(_tuple(module(x.to(device))), y.to(device))
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-            optimizer.step()
-            total += float(loss.detach())
-        seconds = spent + time.perf_counter() - start
-        print(network.name, f"epoch {epoch + 1} loss {total / steps:.3f} {seconds:.0f} s", flush=True)
-        state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save({**state, "epochs": epoch + 1, "seconds": seconds}, checkpoint)
-    module = module.cpu().eval()
+    run = Run(network, seed)
+    while run.epoch < network.epochs:
+        mean_loss = run.one_epoch()
+        seconds = run.earlier + time.perf_counter() - start
+        print(network.name, f"epoch {run.epoch} loss {mean_loss:.3f} {seconds:.0f} s", flush=True)
+        run.save(seconds)
+    module = run.module.cpu().eval()
     row = {
         "network": network.name,
         "parameters": sum(p.numel() for p in module.parameters()),
@@ -81,15 +54,65 @@ def train(network: Network, seed: int = 0) -> None:
         "seed": seed,
         "validation": round(measure(network.task, module, "validation"), 5),
         "test": round(measure(network.task, module, "test"), 5),
-        "seconds": round(spent + time.perf_counter() - start),
+        "seconds": round(run.earlier + time.perf_counter() - start),
         "commit": short_commit(),
-        "machine": f"{machine()} {device.type}",
+        "machine": f"{machine()} {run.device.type}",
         "date": date.today().isoformat(),
         "command": f"python -m tests.benchmarks.paper dense --networks {network.name}",
     }
     export(network, module, network.path)
     append(RESULTS / "dense.jsonl", row)
-    checkpoint.unlink()
+    run.checkpoint.unlink()
+
+
+class Run:
+    """One training, epoch by epoch. ``epoch``: those done. ``earlier``: seconds of earlier tries."""
+
+    def __init__(self, network: Network, seed: int) -> None:
+        assert network.build is not None
+        self.network, self.seed = network, seed
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.module = network.build().to(self.device)
+        self.data = Images(network.task, "train")
+        self.loss_of = _loss(network.task)
+        self.optimizer = _optimizer(network, self.module)
+        self.epoch, self.earlier = 0, 0.0
+        self.checkpoint = CACHE / "dense" / f"{network.name}.pt"
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.earlier = state["epochs"], state["seconds"]
+
+    def one_epoch(self) -> float:
+        """Train for an epoch; the mean of its losses."""
+        steps = len(self.data.x) // self.data.batch
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+        order = torch.randperm(len(self.data.x), generator=generator)
+        self.module.train()
+        total = 0.0
+        for step, picked in enumerate(order.split(self.data.batch)[:steps]):
+            done = self.epoch * steps + step
+            for group in self.optimizer.param_groups:
+                group["lr"] = _rate(done, self.network.epochs * steps, self.network.lr)
+            total += self._step(*self.data.take(picked, generator))
+        self.epoch += 1
+        return total / steps
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.network.amp == "bf16"):
+            loss = self.loss_of(_tuple(self.module(x.to(self.device))), y.to(self.device))
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.module.parameters(), CLIP)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def save(self, seconds: float) -> None:
+        """Write the checkpoint."""
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "epochs": self.epoch, "seconds": seconds}, self.checkpoint)
 
 
 def export(network: Network, module: nn.Module, path: Path) -> None:
