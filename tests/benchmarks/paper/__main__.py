@@ -12,6 +12,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
+
+from tests.benchmarks.paper.keys import Key
 
 MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000",
@@ -25,7 +28,6 @@ def main() -> None:
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**MALLOC, **os.environ})
     from tests.benchmarks.paper.experiments import EXPERIMENTS
-    from tests.benchmarks.paper.keys import Key
     from tests.benchmarks.paper.networks import NETWORKS
     from tests.benchmarks.paper.running import run
     from tests.benchmarks.paper.store import Rows
@@ -35,6 +37,8 @@ def main() -> None:
     for name in EXPERIMENTS:
         experiment = commands.add_parser(name)
         experiment.add_argument("--hours", type=float, default=24.0, help="begin no row after so many hours")
+        experiment.add_argument("--networks", nargs="+", choices=list(NETWORKS), help="only rows of these")
+        experiment.add_argument("--seeds", nargs="+", type=int, help="only rows of these")
     row = commands.add_parser("row")
     row.add_argument("--network", required=True)
     row.add_argument("--structure", required=True)
@@ -67,7 +71,12 @@ def main() -> None:
         )
         Rows().add(key, run(key))
     else:
-        work(asked.command, time.monotonic() + 3600 * asked.hours)
+
+        def asked_for(key: Key) -> bool:
+            network, seed = asked.networks or [key.network], asked.seeds or [key.seed]
+            return key.network in network and key.seed in seed
+
+        work(asked.command, asked_for, time.monotonic() + 3600 * asked.hours)
 
 
 def train_dense(names: list[str]) -> None:
@@ -82,7 +91,7 @@ def train_dense(names: list[str]) -> None:
                 train(network)
 
 
-def work(name: str, end: float) -> None:
+def work(name: str, asked_for: Callable[[Key], bool], end: float) -> None:
     """Run the rows of an experiment that are missing and that no other process has, one after another.
 
     Rows of networks that are not trained yet are left out.
@@ -94,7 +103,7 @@ def work(name: str, end: float) -> None:
 
     while time.monotonic() < end:
         rows = Rows()
-        for key in EXPERIMENTS[name](rows):
+        for key in filter(asked_for, EXPERIMENTS[name](rows)):
             if key in rows.by_key or not NETWORKS[key.network].path.exists():
                 continue
             with claim(str(key)) as mine:

@@ -44,6 +44,8 @@ ABLATIONS = {
     "masks start from a first-order Taylor term": ("mask-init=taylor",),
     "masks start equal": ("mask-init=constant",),
     "gates at producers, before BatchNorm": (PRODUCER,),
+    "a quarter of the steps searches": ("search-share=0.25",),
+    "three quarters of the steps search": ("search-share=0.75",),
     "distillation instead of labels": ("loss=distill",),
 }
 
