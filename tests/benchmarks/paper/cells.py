@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scipy.stats import t
+
 from tests.benchmarks.paper.experiments import SEEDS
 from tests.benchmarks.paper.keys import Key
 from tests.benchmarks.paper.store import Rows
@@ -63,12 +65,12 @@ def difference(one: Cell, other: Cell) -> tuple[float, float, int]:
 
 
 def verdict(one: Cell, other: Cell) -> str:
-    """win, loss or tie: beyond twice the standard error of the paired differences and beyond 0.3 points."""
+    """win or loss where the 95 % interval of the paired differences (Student's t) leaves out 0, else tie."""
     mean, error, count = difference(one, other)
     if not count:
         return ""
     if count == 1:
         return f"{mean:+.2f} (one seed)"
-    margin = max(2 * error, 0.3)
+    margin = float(t.ppf(0.975, count - 1)) * error
     word = "win" if mean > margin else "loss" if mean < -margin else "tie"
     return f"{word}, {mean:+.2f} ± {error:.2f}"
