@@ -37,9 +37,8 @@ def layers(rows: Rows) -> Figure:
                 axes.set_xticks(range(len(kept)), [n.removesuffix(".weight") for n in kept], rotation=90)
         axes.set_title(title)
         axes.set_ylabel("share of weights kept")
-        axes.set_ylim(0, 1)
-        if axes.lines:
-            axes.legend(ncols=len(PAPER_METHODS), fontsize="small")
+        axes.set_ylim(0, 1.02)
+    drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(PAPER_METHODS))
     return drawn
 
 
