@@ -17,7 +17,7 @@ from tests.benchmarks.paper.keys import ONE_SHOT, Key
 from tests.benchmarks.paper.networks import NETWORKS
 from tests.benchmarks.paper.producer_gates import producer_gates
 from tests.benchmarks.paper.running import kept_by_layer, recipe_of
-from tests.benchmarks.paper.shared import SHARED
+from tests.benchmarks.trained import SHARED
 
 RESNET20 = NETWORKS["resnet20"].path
 KEY = Key("resnet20", "channel", 0.5, "smart", seed=1, steps=20, settings=("lr=0.001", "search-share=0.25"))

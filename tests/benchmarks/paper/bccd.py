@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.paper.shared import reader
+from tests.benchmarks.one_shot import datasets
 
 MEAN = np.array([0.7376, 0.6965, 0.7151], np.float32)
 STD = np.array([0.0603, 0.1016, 0.0752], np.float32)
@@ -25,7 +25,7 @@ SPLITS = {"train": "train", "validation": "val", "test": "test"}
 def write(folder: Path) -> None:
     """``train.npz``, ``validation.npz`` and ``test.npz``: uint8 images NCHW, boxes as of ``padded``, mean and std."""
     _, height, width = SHAPE
-    splits = reader().bccd(size=(width, height))
+    splits = datasets().bccd(size=(width, height))
     for name, split in SPLITS.items():
         images = np.stack([image for image, _ in splits[split]]).transpose(0, 3, 1, 2)
         labels = padded([centred(corners) for _, corners in splits[split]])

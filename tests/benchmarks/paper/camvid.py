@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.paper.shared import reader
+from tests.benchmarks.one_shot import datasets
 
 MEAN = np.array([0.41, 0.43, 0.43], np.float32)
 STD = np.array([0.30, 0.31, 0.31], np.float32)
@@ -20,7 +20,7 @@ SHAPE = (3, 160, 224)
 
 def write(folder: Path) -> None:
     """``train.npz``, ``validation.npz`` and ``test.npz``: uint8 images NCHW, int64 labels NHW, mean and std."""
-    splits = reader().camvid()
+    splits = datasets().camvid()
     for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
         images, labels = (_middle(x) for x in splits[split])
         np.savez(

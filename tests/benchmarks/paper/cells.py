@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,6 @@ from tests.benchmarks.paper.keys import Key
 from tests.benchmarks.paper.store import Rows
 
 FINAL = "after fine-tuning"
-Recipe = Callable[[int], Iterator[Key]]
-"""Seed -> the key of that seed, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ class Cell:
             return ""
         spread = f" ± {statistics.stdev(found):.2f} ({len(found)})" if len(found) > 1 else ""
         return f"{self.mean:.2f}{spread}"
+
+    def hardened(self) -> str:
+        """The mean before fine-tuning: what the masks alone leave."""
+        found = self.values("after hardening")
+        return f"{statistics.mean(found):.1f}" if found else ""
 
     @property
     def seconds(self) -> list[float]:

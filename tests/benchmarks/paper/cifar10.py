@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.paper.shared import reader
+from tests.benchmarks.one_shot import datasets
 
 MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
 STD = np.array([0.2470, 0.2435, 0.2616], np.float32)
-CLASSES = 10
 SHAPE = (3, 32, 32)
 
 
 def write(folder: Path) -> None:
     """``train.npz``, ``validation.npz`` and ``test.npz``: uint8 images NCHW, int64 labels, mean and std."""
-    (x, y), (held, held_y) = reader().cifar10()
+    (x, y), (held, held_y) = datasets().cifar10()
     half = len(held) // 2
     splits = {
         "train": (x, y),

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from graphprune.python_functions import PREFIX, import_function
 from graphprune.training.augment import draw, move, move_labels
+from graphprune.training.class_labels import in_range
 from graphprune.training.metrics import find_metric
 from sample_models.export import export_module
 from tests.benchmarks.paper.networks import Network
@@ -167,7 +168,7 @@ def _loss(task: Task) -> Loss:
 
 def _ignored(y: torch.Tensor, classes: int) -> torch.Tensor:
     """Pixels of no class are left out."""
-    return y.masked_fill((y < 0) | (y >= classes), -100)
+    return y.masked_fill(~in_range(y, classes), -100)
 
 
 def _optimizer(network: Network, module: nn.Module) -> torch.optim.Optimizer:

@@ -73,19 +73,13 @@ def resnet20(rows: Rows) -> Iterator[Key]:
 
 
 def table2(rows: Rows) -> Iterator[Key]:
-    """Blocks of 16x8x1x1: one seed of everything, then the others on ResNet-20."""
-    for seed in SEEDS:
-        for network in PRUNED if seed == 0 else ("resnet20",):
-            for sparsity in reversed(BLOCKS):
-                yield from contest(rows, network, BLOCK, sparsity, seed)
+    """Blocks of 16x8x1x1."""
+    return everywhere(rows, BLOCK, BLOCKS)
 
 
 def table3(rows: Rows) -> Iterator[Key]:
     """Output channels."""
-    for seed in SEEDS:
-        for network in PRUNED if seed == 0 else ("resnet20",):
-            for sparsity in reversed(CHANNELS):
-                yield from contest(rows, network, "channel", sparsity, seed)
+    return everywhere(rows, "channel", CHANNELS)
 
 
 def table4(rows: Rows) -> Iterator[Key]:
@@ -134,6 +128,14 @@ def ablations(rows: Rows) -> Iterator[Key]:
     for seed in SEEDS:
         for more in ABLATIONS.values():
             yield from tuned(rows, "resnet20", "channel", 0.5, "smart", seed, more)
+
+
+def everywhere(rows: Rows, structure: str, sparsities: tuple[float, ...]) -> Iterator[Key]:
+    """One seed of all networks, then the other seeds on ResNet-20; what prunes most comes first."""
+    for seed in SEEDS:
+        for network in PRUNED if seed == 0 else ("resnet20",):
+            for sparsity in reversed(sparsities):
+                yield from contest(rows, network, structure, sparsity, seed)
 
 
 def contest(rows: Rows, network: str, structure: str, sparsity: float, seed: int) -> Iterator[Key]:

@@ -8,6 +8,12 @@ from typing import Any
 ONE_SHOT = ("magnitude", "pso", "snip", "synflow", "grasp")
 """Methods without a search: what others search in, they fine-tune in."""
 
+WORDS = ("allocation",)
+"""Settings that are words of ``prune``, not of the recipe."""
+
+OTHERS = ("gate", "search-share")
+"""Settings of these experiments."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -28,13 +34,20 @@ class Key:
     settings: tuple[str, ...] = ()
 
     @property
+    def flags(self) -> dict[str, str]:
+        """The settings, flag -> value."""
+        return dict(entry.split("=", 1) for entry in self.settings)
+
+    @property
     def words(self) -> dict[str, Any]:
-        """``graphprune.prune``'s words for the structure and its budget."""
+        """``graphprune.prune``'s words for the structure, its budget and how that is spread."""
         if self.structure == "channel":
-            return {"structure": "channel", "sparsity": self.sparsity, "multiple_of": 1}
-        if ":" in self.structure:
-            return {"structure": "nm", "nm": self.structure}
-        return {"structure": "block", "block": self.structure, "sparsity": self.sparsity}
+            found = {"structure": "channel", "sparsity": self.sparsity, "multiple_of": 1}
+        elif ":" in self.structure:
+            found = {"structure": "nm", "nm": self.structure}
+        else:
+            found = {"structure": "block", "block": self.structure, "sparsity": self.sparsity}
+        return {**found, **{k: v for k, v in self.flags.items() if k in WORDS}}
 
     @property
     def command(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,13 +13,12 @@ import numpy as np
 
 import graphprune
 from graphprune import Recipe, TrainingOptions
-from tests.benchmarks.paper.keys import ONE_SHOT, Key
+from tests.benchmarks.paper.keys import ONE_SHOT, OTHERS, WORDS, Key
 from tests.benchmarks.paper.networks import NETWORKS
 from tests.benchmarks.paper.producer_gates import PRODUCER, producer_gates
-from tests.benchmarks.trained import machine, short_commit
+from tests.benchmarks.trained import Watch, machine, short_commit
 
 SEARCH_SHARE = 0.5
-WORDS = ("allocation",)
 
 
 def run(key: Key) -> dict[str, Any]:
@@ -37,14 +35,11 @@ def run(key: Key) -> dict[str, Any]:
         recipe,
         eval_data=str(files[key.split]),
         eval=network.task.metric,
-        watcher=Watch(key),
+        watcher=Watch(said(key)),
     )
     model = graphprune.load(network.path)
-    gates = producer_gates() if PRODUCER in key.settings else nullcontext()
-    with gates:
-        result = graphprune.prune(
-            model, method=key.method, seed=key.seed, training=options, **key.words, **words_of(key)
-        )
+    with producer_gates() if PRODUCER in key.settings else nullcontext():
+        result = graphprune.prune(model, method=key.method, seed=key.seed, training=options, **key.words)
     return {
         **key.plain(),
         **{when: round(value, 5) for when, value in result.metrics.items()},
@@ -62,10 +57,8 @@ def run(key: Key) -> dict[str, Any]:
 def recipe_of(key: Key) -> Recipe:
     """The task's recipe with the key's settings."""
     network = NETWORKS[key.network]
-    settings = dict(entry.split("=", 1) for entry in key.settings)
-    settings = {k: v for k, v in settings.items() if k not in WORDS and f"{k}={v}" != PRODUCER}
-    share = float(settings.pop("search-share", SEARCH_SHARE))
-    share = 0.0 if key.method in ONE_SHOT else share
+    share = 0.0 if key.method in ONE_SHOT else float(key.flags.get("search-share", SEARCH_SHARE))
+    settings = {k: v for k, v in key.flags.items() if k not in (*WORDS, *OTHERS)}
     values = {flag.replace("-", "_"): _value(text) for flag, text in settings.items()}
     return Recipe(
         **{**network.task.recipe, "amp": network.amp, **values},
@@ -74,11 +67,6 @@ def recipe_of(key: Key) -> Recipe:
         max_steps=key.steps,
         seed=key.seed,
     )
-
-
-def words_of(key: Key) -> dict[str, str]:
-    """Settings that are words of ``prune`` and not of the recipe."""
-    return {k: v for k, v in (entry.split("=", 1) for entry in key.settings) if k in WORDS}
 
 
 def _value(text: str) -> Any:
@@ -102,30 +90,7 @@ def kept_by_layer(before: Any, after: Any) -> dict[str, float]:
     }
 
 
-class Watch:
-    """Prints what is measured."""
-
-    def __init__(self, key: Key) -> None:
-        self.key = key
-
-    def step(self, progress: object) -> None:
-        """Quiet."""
-
-    def metric(self, when: str, name: str, value: float) -> None:
-        """One line."""
-        k = self.key
-        print(
-            k.network,
-            k.structure,
-            k.sparsity,
-            k.method,
-            k.seed,
-            *k.settings,
-            when,
-            f"{value:.4f}",
-            flush=True,
-        )
-
-    def note(self, sentence: str) -> None:
-        """One line."""
-        print(sentence, file=sys.stderr)
+def said(key: Key) -> dict[str, Any]:
+    """What a line about a running row begins with."""
+    what = {"model": f"{key.network} {key.structure}", "recipe": " ".join((key.method, *key.settings))}
+    return {**what, "sparsity": key.sparsity, "seed": key.seed}

@@ -11,16 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.paper.keys import Key
+from tests.benchmarks.trained import rows as read
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 CACHE = HERE / ".cache"
 """Data as .npz and trained dense networks: made again where they are missing."""
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def append(path: Path, row: dict[str, Any]) -> None:

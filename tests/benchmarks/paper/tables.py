@@ -29,7 +29,8 @@ from tests.benchmarks.paper.experiments import (
     tuned,
 )
 from tests.benchmarks.paper.networks import NETWORKS
-from tests.benchmarks.paper.store import HERE, RESULTS, Rows, read
+from tests.benchmarks.paper.store import HERE, RESULTS, Rows
+from tests.benchmarks.trained import rows as read
 
 README = HERE / "README.md"
 COLUMNS = (*PAPER_METHODS, "gmp", "magnitude", "pso")
@@ -105,8 +106,7 @@ def first_rows(rows: Rows) -> list[str]:
         line = [method]
         for cells in found:
             cell = cells[method]
-            hard = [f"{sum(x) / len(x):.1f}" for x in [cell.values("after hardening")] if x]
-            line += [cell.text(), *(hard or [""]), "" if method == "smart" else verdict(cells["smart"], cell)]
+            line += [cell.text(), cell.hardened(), "" if method == "smart" else verdict(cells["smart"], cell)]
         seconds = [s for cells in found for s in cells[method].seconds]
         lines.append([*line, f"{sum(seconds) / len(seconds):.0f}" if seconds else ""])
     head = [
@@ -167,9 +167,7 @@ def ablations(rows: Rows) -> list[str]:
     whole = Cell.of(rows, tuned(rows, "resnet20", "channel", 0.5, "smart", 0))
     for title, more in ABLATIONS.items():
         cell = Cell.of(rows, tuned(rows, "resnet20", "channel", 0.5, "smart", 0, more))
-        hard = cell.values("after hardening")
-        against = verdict(cell, whole) if more else ""
-        lines.append([title, cell.text(), f"{sum(hard) / len(hard):.1f}" if hard else "", against])
+        lines.append([title, cell.text(), cell.hardened(), verdict(cell, whole) if more else ""])
     return markdown(["SMART, channels 50 %", "accuracy", "after hardening", "against the first line"], lines)
 
 
