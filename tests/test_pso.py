@@ -199,7 +199,7 @@ def test_descent_is_minus_the_gradient_through_the_polariser(polarise: Any) -> N
             return float(F.cross_entropy(found.module(x).double(), answers))
 
     with found.masks_at_one() as probe:
-        e = descent(found.module, probe, masks, (x,), answers)
+        e = descent(lambda: found.loss((x,), answers), probe, masks)
         quantiles = np.argsort(m * norms)[[19, 20, 22]]  # where they lie would move, too
         for unit in [u for u in np.argsort(-np.abs(e)) if u not in quantiles][:5]:
             h = 1e-3 / masks.slope[unit]
@@ -249,10 +249,9 @@ def test_without_labels_masks_are_held_to_the_dense_network(outputs: int) -> Non
     x = torch.randn(16, 6, generator=torch.Generator().manual_seed(3))
     found = scoring(random_perceptron([6, 5, outputs]), [((x,), None)])
     dense = found.module(x).detach()
-    answers = module._answers(found, (x,), None)
-    assert torch.equal(answers, dense if outputs == 1 else dense.argmax(1))
+    assert torch.equal(found.wanted((x,), None), dense if outputs == 1 else dense.argmax(1))
     labels = torch.arange(16) % 3
-    assert torch.equal(module._answers(found, (x,), labels), dense if outputs == 1 else labels)
+    assert torch.equal(found.wanted((x,), labels), dense if outputs == 1 else labels)
     pso(found)
     check_curves(found.curves, found.units.size)
 

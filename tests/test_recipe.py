@@ -75,7 +75,7 @@ def written(folder: Path, text: str, name: str = "r.toml") -> str:
         ({"loss": "crossentropy"}, "--loss crossentropy: did you mean 'cross-entropy'?"),
         ({"amp": "fp16"}, "--amp fp16: did you mean 'bf16'?"),
         (
-            {"final_temp": 20},
+            {"final_temp": 20, "init_temp": 10},
             "--final-temp 20 is above --init-temp 10: the temperature falls, so give a lower one",
         ),
         (
@@ -94,6 +94,13 @@ def test_shares_of_the_search_are_compared_with_the_methods_own() -> None:
     recipe = Recipe(budget_anneal=0.9)
     assert recipe.completed({"snap": 0.0}).own("snap") == 0.0  # as gmp has it
     with pytest.raises(OptionError, match=r"^--budget-anneal 0.9 and --snap 0.2 overlap"):
+        recipe.completed({})
+
+
+def test_temperatures_are_compared_with_the_methods_own() -> None:
+    recipe = Recipe(init_temp=5e-5)
+    assert recipe.completed({"final_temp": 5e-5}).own("init_temp") == 5e-5
+    with pytest.raises(OptionError, match=r"^--final-temp 0.0001 is above --init-temp 5e-05"):
         recipe.completed({})
 
 

@@ -21,8 +21,10 @@ import graphprune
 from graphprune.errors import OptionError
 from graphprune.methods import all_trained, find_trained
 from graphprune.methods.synflow import _linearised, flow
+from graphprune.search import answers
 from graphprune.search.scoring import Scoring
 from graphprune.search.search import Search
+from sample_models.export import export_module
 
 RESNET = Path(__file__).resolve().parents[1] / "sample_models" / "resnet20_cifar10.onnx"
 SCORED = sorted(name for name, m in all_trained().items() if m.score is not None)
@@ -117,6 +119,31 @@ def test_snip_predicts_the_loss() -> None:
     assert (moved[0] - moved[1]) / (2 * step) == pytest.approx(gradient[unit], rel=0.02)
 
 
+def test_pixels_of_no_class_do_not_count() -> None:
+    scores = torch.randn(2, 3, 4, 4)
+    labels = torch.randint(3, (2, 4, 4))
+    some = labels.clone()
+    some[0, 0], some[0, 1], some[1, 2] = 255, 3, -1
+    wanted = answers.classes(scores, some)
+    counted = (some >= 0) & (some < 3)
+    by_pixel = F.cross_entropy(scores, labels, reduction="none")
+    torch.testing.assert_close(answers.distance(scores, wanted), by_pixel[counted].mean())
+    assert answers.distance(scores, answers.classes(scores, torch.full_like(labels, 255))) == 0
+
+
+@pytest.mark.parametrize("method", [m for m in SCORED if find_trained(m).data != "none"])
+def test_a_segmenter_with_unlabelled_pixels(method: str, tmp_path: Path) -> None:
+    layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 5, 1)]
+    file = export_module(torch.nn.Sequential(*layers), tmp_path / "m.onnx", torch.zeros(2, 3, 8, 8), ("y",))
+    labels = torch.full((4, 8, 8), 5)
+    labels[:, :3] = torch.randint(5, (4, 3, 8))
+    search = Search(file, structure="channel", sparsity=0.5, method=method, max_steps=1, deferred=True)
+    found = Scoring(search, [((torch.randn(4, 3, 8, 8),), labels)])
+    scores = find_trained(method).score(found)
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores) > 0
+
+
 def test_taylor_squares_batch_by_batch() -> None:
     found = scoring("channel")
     expected = sum(g**2 for g in found.mask_gradients())
@@ -198,6 +225,49 @@ def test_what_does_not_go() -> None:
         graphprune.prune(RESNET, sparsity=0.5, method="snip")
     with pytest.raises(OptionError, match="looks at inputs: give data"):
         Search(RESNET, sparsity=0.5, method="taylor")
+
+
+def coarse_only(outputs: tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """A loss of one's own: ``labels`` ``[n]`` are what the means of the second output should be."""
+    return (outputs[1].mean((1, 2, 3)) - labels).square().mean()
+
+
+class TwoScales(torch.nn.Module):
+    """The first output looks at channels 0 to 3, the second at the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.fine, self.coarse = torch.nn.Conv2d(8, 4, 1), torch.nn.Conv2d(8, 4, 1)
+        with torch.no_grad():
+            self.fine.weight[:, 4:], self.coarse.weight[:, :4] = 0, 0
+            self.fine.weight[:, :4], self.coarse.weight[:, 4:] = 0.5, 0.5
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.stem(x).relu()
+        return self.fine(x), self.coarse(x)
+
+
+@pytest.mark.parametrize("method", ["pso", "snip", "taylor"])
+def test_gradients_are_of_the_loss_that_trains(method: str, tmp_path: Path) -> None:
+    """Where labels are nothing to compare an output with, only the user's function knows what matters."""
+    torch.manual_seed(0)
+    file = export_module(TwoScales(), tmp_path / "m.onnx", torch.zeros(2, 3, 8, 8), ("fine", "coarse"))
+    images = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    np.savez(
+        tmp_path / "d.npz", input=images, labels=np.full(8, 5, np.float32)
+    )  # the more channels, the better
+    recipe = graphprune.Recipe(
+        loss=f"python:{__name__}:coarse_only", batch_size=4, finetune_epochs=0, threads=1
+    )
+    result = graphprune.prune(
+        file,
+        method=method,
+        sparsity=0.5,
+        multiple_of=1,
+        training=graphprune.TrainingOptions(str(tmp_path / "d.npz"), recipe),
+    )
+    assert result.plan.removed["stem.weight"]["0"] == [0, 1, 2, 3]
 
 
 def test_cross_entropy_with_its_own_answers_where_there_are_no_labels() -> None:

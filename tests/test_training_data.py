@@ -25,9 +25,9 @@ from graphprune.data.factories import to_array
 from graphprune.data.opening import open_data
 from graphprune.data.samples import Batch, InputSpec, Source
 from graphprune.errors import DataError, GraphpruneError, OptionError
+from graphprune.search.class_labels import check_labels
 from graphprune.training.augment import REACH, augmentable, draw, light, move, move_labels
 from graphprune.training.batches import tensors
-from graphprune.training.class_labels import check_labels
 
 IMAGE = InputSpec("input", (None, 3, 8, 6), "float32")
 TOKENS = (InputSpec("ids", (1, 4), "int64"), InputSpec("mask", (1, 4), "int64"))

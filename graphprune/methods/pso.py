@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ from graphprune.methods.pso_flow import (
 from graphprune.methods.registry import register, scored
 
 if TYPE_CHECKING:  # the table can be read without torch
+    from collections.abc import Callable
+
     import torch
-    from torch import nn
 
     from graphprune.search.scoring import Scoring
 
@@ -38,15 +40,15 @@ def pso(scoring: Scoring, polarise: Polariser = hard) -> np.ndarray:
     """
     cost, norms = unit_weights(scoring), unit_norms(scoring)
     kept = float(cost[scoring.kept_with(norms)].sum() / cost.sum())
-    batches = cycle([(inputs, _answers(scoring, inputs, labels)) for inputs, labels in scoring.samples])
+    batches = cycle([(*sample, scoring.wanted(*sample)) for sample in scoring.samples])
     held = scoring.masking.held_masks()  # of an earlier round
     m = np.ones(scoring.units.size) if held is None else held
     share = density(m, cost)
     masks = polarise(m, norms, 1 - share)
     curves: dict[str, list[float]] = {"density": [], "regrown": [], "removed": []}
     with scoring.masks_at_one() as probe:
-        for step, (inputs, answers) in zip(steps(share, min(kept, share), STEPS), batches, strict=False):
-            e = descent(scoring.module, probe, masks, inputs, answers)
+        for step, batch in zip(steps(share, min(kept, share), STEPS), batches, strict=False):
+            e = descent(partial(scoring.loss, *batch), probe, masks)
             m = m + step * velocity(e, -density_gradient(m, cost))
             share, before = density(m, cost), masks.above
             masks = polarise(m, norms, 1 - share)
@@ -57,20 +59,13 @@ def pso(scoring: Scoring, polarise: Polariser = hard) -> np.ndarray:
     return np.asarray(np.abs(m) * norms)
 
 
-def descent(
-    module: nn.Module,
-    probe: torch.Tensor,
-    masks: Polarised,
-    inputs: tuple[torch.Tensor, ...],
-    answers: torch.Tensor,
-) -> np.ndarray:
+def descent(loss: Callable[[], torch.Tensor], probe: torch.Tensor, masks: Polarised) -> np.ndarray:
     """Minus the gradient in m of the loss under ``masks``, which ``probe`` takes up: float64 ``[units]``."""
     import torch
 
     with torch.no_grad():
         probe.copy_(torch.from_numpy(masks.mask))
-    loss = _loss(_first(module(*inputs)), answers)
-    (gradient,) = torch.autograd.grad(loss, probe)
+    (gradient,) = torch.autograd.grad(loss(), probe)
     if not torch.isfinite(gradient).all():
         raise OptionError("--method pso: the masked network's loss is not finite; use another method")
     return np.asarray(-gradient.double().cpu().numpy() * masks.slope)
@@ -88,33 +83,6 @@ def unit_norms(scoring: Scoring) -> np.ndarray:
     layers = np.unique(scoring.units.layers, return_inverse=True)[1]
     means = np.bincount(layers, sums) / np.bincount(layers)
     return np.asarray(sums / np.maximum(means, np.finfo(np.float64).tiny)[layers])
-
-
-def _answers(scoring: Scoring, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor | None) -> torch.Tensor:
-    """What masked outputs are held to: labels, or else the classes (or outputs) before this round's masks."""
-    import torch
-
-    with torch.no_grad():
-        outputs = _first(scoring.module(*inputs))
-    if outputs.ndim < 2 or outputs.shape[1] < 2:
-        return outputs
-    classes = outputs.argmax(1)
-    return classes if labels is None or labels.shape != classes.shape else labels
-
-
-def _loss(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with classes; mean square difference from outputs."""
-    import torch.nn.functional as F
-
-    if answers.is_floating_point():
-        return F.mse_loss(outputs, answers)
-    return F.cross_entropy(outputs, answers.long())
-
-
-def _first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    import torch
-
-    return (outputs if isinstance(outputs, torch.Tensor) else outputs[0]).float()
 
 
 register(

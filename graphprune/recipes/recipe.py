@@ -152,11 +152,8 @@ class Recipe:
             advice = check and check(value)
             if advice:
                 raise OptionError(f"--{_flag(entry.name)} {_plain(value)}: {advice}")
-        if self.own("final_temp") > self.own("init_temp"):
-            raise OptionError(
-                f"--final-temp {self.own('final_temp'):g} is above --init-temp {self.own('init_temp'):g}: "
-                "the temperature falls, so give a lower one"
-            )
+        if None not in (self.init_temp, self.final_temp):
+            self._check_temperatures()
         if None not in (self.budget_anneal, self.snap):
             self._check_overlap()
 
@@ -168,11 +165,20 @@ class Recipe:
     def completed(self, defaults: Mapping[str, float]) -> Recipe:
         """Settings that are left open, as ``defaults`` have them (those of a method). Raises OptionError."""
         done = replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})  # type: ignore[arg-type]
+        done._check_temperatures()
         done._check_overlap()
         return done
 
+    # What is compared here may be left open; then only a method's own values tell whether it fits.
+
+    def _check_temperatures(self) -> None:
+        if self.own("final_temp") > self.own("init_temp"):
+            raise OptionError(
+                f"--final-temp {self.own('final_temp'):g} is above --init-temp {self.own('init_temp'):g}: "
+                "the temperature falls, so give a lower one"
+            )
+
     def _check_overlap(self) -> None:
-        """Only a method's own values, where it has any, tell whether they do."""
         if self.own("budget_anneal") + self.own("snap") > 1 + 1e-9:
             raise OptionError(
                 f"--budget-anneal {self.own('budget_anneal'):g} and --snap {self.own('snap'):g} overlap: "

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from graphprune.criteria import Criterion
+from graphprune.search import answers
+from graphprune.search.initial import Inputs
 from graphprune.search.masks import Masks
 from graphprune.search.unit_masking import UnitMasking
 from graphprune.search.units import Units
@@ -18,7 +19,7 @@ from graphprune.search.units import Units
 if TYPE_CHECKING:
     from graphprune.search.search import Search
 
-Sample = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
+Sample = tuple[Inputs, torch.Tensor | None]
 """A batch of inputs, and its labels where there are any."""
 
 
@@ -52,17 +53,35 @@ class Scoring:
     # -- losses -------------------------------------------------------------------------------------
 
     def losses(self) -> Iterator[torch.Tensor]:
-        """The loss of every batch: cross-entropy with the labels, or with the model's own answers where there are
-        none; the mean square of outputs that are no scores of classes."""
+        """The loss of every batch, as ``loss`` has it; the mean square of outputs that are no scores of classes."""
         for inputs, labels in self.samples:
-            outputs = self.module(*inputs)
-            first = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
-            first = first.float()
-            if first.ndim < 2 or first.shape[1] < 2:
-                yield first.square().mean()
-                continue
-            answers = first.argmax(1) if labels is None or labels.shape != first.argmax(1).shape else labels
-            yield F.cross_entropy(first, answers.long())
+            yield self.loss(inputs, labels)
+
+    def loss(
+        self, inputs: Inputs, labels: torch.Tensor | None, wanted: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the training minimises, where it needs no teacher; else how far the first output is from ``wanted``.
+
+        Without that, cross-entropy with the labels, or with the model's own answers where there are none.
+        """
+        outputs = answers.every(self.module(*inputs))
+        if self.search.objective is not None:
+            return self.search.objective(outputs, labels)
+        first = outputs[0].float()
+        wanted = answers.classes(first, labels) if wanted is None else wanted
+        return first.square().mean() if wanted is None else answers.distance(first, wanted)
+
+    @torch.no_grad()
+    def wanted(self, inputs: Inputs, labels: torch.Tensor | None) -> torch.Tensor | None:
+        """Labels, or else the classes (or numbers) of the first output under today's masks.
+
+        None where the training's own loss says what is wanted.
+        """
+        if self.search.objective is not None:
+            return None
+        first = answers.every(self.module(*inputs))[0].float()
+        classes = answers.classes(first, labels)
+        return first if classes is None else classes
 
     # -- by masks -----------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import temperature
 from graphprune.results import PruneResult, result_of
 from graphprune.running import Feed
+from graphprune.search.answers import Objective
 from graphprune.search.comparing import compare_module
 from graphprune.search.initial import Inputs
 from graphprune.search.masking import Masking
@@ -82,6 +83,8 @@ class Search:
         self.max_steps, self.steps = max_steps, 0
         self.samples: Callable[[], list[Sample]] = list
         """Batches for what looks at data; asked again in every round."""
+        self.objective: Objective | None = None
+        """What a training minimises, for methods that score by its gradients; None: they have losses of their own."""
         self.feeds: Callable[[], list[Feed]] = list
         """Inputs for what needs no gradients (module ``reconstructing``); where there are none, ``samples`` serve."""
         self.curves: dict[str, list[float]] = {}

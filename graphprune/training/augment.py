@@ -8,7 +8,7 @@ import torch
 
 from graphprune.data.samples import InputSpec
 from graphprune.errors import OptionError
-from graphprune.training.class_labels import IGNORE
+from graphprune.search.class_labels import IGNORE
 
 REACH = 2
 """Pixels that an image moves at most, in each direction."""

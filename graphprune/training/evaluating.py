@@ -7,6 +7,7 @@ from torch import nn
 
 from graphprune.data.samples import Source
 from graphprune.errors import DataError
+from graphprune.search.answers import every
 from graphprune.training.batches import tensors
 from graphprune.training.devices import Devices
 from graphprune.training.metrics import Metric
@@ -24,8 +25,7 @@ def evaluate(module: nn.Module, data: Source, metric: Metric, batch_size: int, d
         for batch in map(tensors, data.batches(batch_size, shuffle=False, drop_last=False)):
             if batch.labels is None:
                 raise DataError(f"--eval-data {data.name} has no labels to measure {metric.name} with")
-            outputs = module(*devices.inputs(batch.inputs))
-            found = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+            found = every(module(*devices.inputs(batch.inputs)))
             metric.update(
                 tuple((x.float() if x.is_floating_point() else x).cpu() for x in found), batch.labels
             )

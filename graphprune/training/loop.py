@@ -24,6 +24,7 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
 from graphprune.recipes.training import Progress
 from graphprune.running import Feed
+from graphprune.search.answers import every
 from graphprune.search.momentum import forget_momentum
 from graphprune.search.reconstructing import refit
 from graphprune.search.scoring import Sample
@@ -77,6 +78,8 @@ class Training:
         self.place = (0, 0)
         """The epoch of the data that comes next, and its batches already used."""
         search.samples, search.feeds = self._first_batches, self._feeds
+        if not loss.needs_teacher and not loss.observed:
+            search.objective = lambda outputs, labels: loss(outputs, None, labels)
         self.notes: dict[str, Any] = {}
         """Plain data that checkpoints carry along (metrics measured so far)."""
         self.module = search.module
@@ -239,7 +242,7 @@ class Training:
         if self.loss.observed:
             return observe(module, self.loss.observed, inputs)
         outputs = module(*inputs)
-        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+        return every(outputs)
 
     def _trained_module(self) -> nn.Module:
         if self._parallel is None:

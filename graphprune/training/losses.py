@@ -16,7 +16,7 @@ from graphprune.errors import OptionError
 from graphprune.graph import Graph
 from graphprune.lookup import lookup
 from graphprune.python_functions import PREFIX, import_function
-from graphprune.training.class_labels import check_labels, in_range
+from graphprune.search.class_labels import check_labels, counted, cross_entropy
 from graphprune.training.divergences import DIVERGENCES, scores, wide
 from graphprune.training.layerwise import layerwise
 from graphprune.training.output_kinds import Kind, Output, float_outputs
@@ -118,10 +118,7 @@ class CrossEntropy:
                 f"{tuple(values.shape)}: --loss cross-entropy needs one label for each {classes} scores"
             )
         check_labels(labels, classes)
-        target = labels.reshape(count, inner).long()
-        valid = in_range(target, classes)
-        total = F.cross_entropy(given, target.masked_fill(~valid, -1), ignore_index=-1, reduction="sum")
-        return total / valid.sum().clamp_min(1)
+        return cross_entropy(given, counted(labels.reshape(count, inner), classes))
 
 
 @dataclass(frozen=True)

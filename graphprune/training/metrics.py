@@ -14,7 +14,7 @@ from graphprune.data.sentences import reason
 from graphprune.errors import DataError
 from graphprune.lookup import lookup
 from graphprune.python_functions import PREFIX, import_function
-from graphprune.training.class_labels import check_labels, in_range
+from graphprune.search.class_labels import check_labels, in_range
 
 
 class Metric(Protocol):

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from graphprune.python_functions import PREFIX, import_function
+from graphprune.search.answers import every
+from graphprune.search.class_labels import counted, cross_entropy
 from graphprune.training.augment import draw, move, move_labels
-from graphprune.training.class_labels import in_range
 from graphprune.training.metrics import find_metric
 from sample_models.export import export_module
 from tests.benchmarks.paper.networks import Network
@@ -102,7 +102,7 @@ class Run:
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.network.amp == "bf16"):
-            loss = self.loss_of(_tuple(self.module(x.to(self.device))), y.to(self.device))
+            loss = self.loss_of(every(self.module(x.to(self.device))), y.to(self.device))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.module.parameters(), CLIP)
@@ -131,7 +131,7 @@ def measure(task: Task, module: nn.Module, split: str) -> float:
     for i in range(0, len(data.x), data.batch):
         picked = torch.arange(i, min(i + data.batch, len(data.x)))
         x, y = data.take(picked)
-        metric.update(_tuple(module(x)), y)
+        metric.update(every(module(x)), y)
     return metric.value()
 
 
@@ -163,12 +163,7 @@ def _loss(task: Task) -> Loss:
     if name.startswith(PREFIX):
         function = import_function(name, "--loss")
         return lambda outputs, y: function(outputs, y)
-    return lambda outputs, y: F.cross_entropy(outputs[0].float(), _ignored(y, outputs[0].shape[1]))
-
-
-def _ignored(y: torch.Tensor, classes: int) -> torch.Tensor:
-    """Pixels of no class are left out."""
-    return y.masked_fill(~in_range(y, classes), -100)
+    return lambda outputs, y: cross_entropy(outputs[0].float(), counted(y, outputs[0].shape[1]))
 
 
 def _optimizer(network: Network, module: nn.Module) -> torch.optim.Optimizer:
@@ -185,7 +180,3 @@ def _rate(step: int, total: int, peak: float) -> float:
     if step < rise:
         return peak * (step + 1) / rise
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise)))
-
-
-def _tuple(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from graphprune.errors import DataError
 
 IGNORE = 255
 """A pixel of this class (where the model has no such class) belongs to none."""
 
+_NO_CLASS = -100
+
 
 def in_range(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """bool, shaped like ``labels``: which of them name one of ``classes`` classes."""
     return (labels >= 0) & (labels < classes)
+
+
+def counted(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """``labels`` as int64; what names none of the classes is marked, and ``cross_entropy`` leaves it out."""
+    whole = labels.long()
+    return whole.masked_fill(~in_range(whole, classes), _NO_CLASS)
+
+
+def cross_entropy(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Of scores ``[n, classes, ...]`` with ``counted`` labels ``[n, ...]``: a mean over these; 0 without any."""
+    total = F.cross_entropy(scores, labels, ignore_index=_NO_CLASS, reduction="sum")
+    return total / (labels != _NO_CLASS).sum().clamp_min(1)
 
 
 def check_labels(labels: torch.Tensor, classes: int) -> None:
