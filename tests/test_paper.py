@@ -85,15 +85,18 @@ def test_nothing_is_chosen_before_all_trials_are_there(tmp_path: Path) -> None:
     assert list(experiments.resnet20(rows)) == []
 
 
-def test_other_networks_have_resnet20s_settings_until_they_are_tuned(tmp_path: Path) -> None:
+def test_other_tasks_wait_for_their_own_trials_and_other_networks_have_resnet20s_settings(
+    tmp_path: Path,
+) -> None:
     rows = filled(tmp_path, {"smart": []})
     home = tuning.chosen("smart", rows)
     assert tuning.chosen("smart", rows, "googlenet") == home
-    assert tuning.chosen("smart", rows, "bisenet") == home
     trials = tuning.rates(tuning.PLACES["bisenet"], "smart", rows)
     for value, key in enumerate(trials):
+        assert tuning.chosen("smart", rows, "bisenet") is None
         rows.add(key, {**key.plain(), cells.FINAL: value / 10})
     assert tuning.chosen("smart", rows, "bisenet") == trials[-1].settings
+    assert tuning.chosen("smart", rows, "swin") is None
     assert "mask-lr=0.03" in trials[-1].settings
 
 

@@ -22,6 +22,7 @@ def main() -> None:
         experiment.add_argument("--hours", type=float, default=24.0, help="begin no row after so many hours")
         experiment.add_argument("--networks", nargs="+", choices=list(NETWORKS), help="only rows of these")
         experiment.add_argument("--seeds", nargs="+", type=int, help="only rows of these")
+        experiment.add_argument("--sparsities", nargs="+", type=float, help="only rows of these")
     row = commands.add_parser("row")
     row.add_argument("--network", required=True)
     row.add_argument("--structure", required=True)
@@ -47,8 +48,8 @@ def main() -> None:
     else:
 
         def asked_for(key: Key) -> bool:
-            network, seed = asked.networks or [key.network], asked.seeds or [key.seed]
-            return key.network in network and key.seed in seed
+            of = ((asked.networks, key.network), (asked.seeds, key.seed), (asked.sparsities, key.sparsity))
+            return all(wanted is None or found in wanted for wanted, found in of)
 
         work(asked.command, asked_for, time.monotonic() + 3600 * asked.hours)
 

@@ -61,7 +61,7 @@ def tune(rows: Rows) -> Iterator[Key]:
 def tune_others(rows: Rows) -> Iterator[Key]:
     """Trials of learning rates on the networks of other tasks."""
     for place in tuning.PLACES.values():
-        for method in METHODS if place is not tuning.HOME else ():
+        for method in fitting(place.structure) if place is not tuning.HOME else ():
             yield from tuning.rates(place, method, rows)
 
 
@@ -86,9 +86,8 @@ def table4(rows: Rows) -> Iterator[Key]:
     """2:4."""
     for seed in SEEDS:
         for network in TRANSFORMERS:
-            for method in reversed(METHODS):
-                if method != "pso":  # it ranks units over all layers; a pattern has none to rank
-                    yield from tuned(rows, network, "2:4", 0.5, method, seed)
+            for method in reversed(fitting("2:4")):
+                yield from tuned(rows, network, "2:4", 0.5, method, seed)
 
 
 def later(rows: Rows) -> Iterator[Key]:
@@ -133,8 +132,8 @@ def ablations(rows: Rows) -> Iterator[Key]:
 def everywhere(rows: Rows, structure: str, sparsities: tuple[float, ...]) -> Iterator[Key]:
     """One seed of all networks, then the other seeds on ResNet-20; what prunes most comes first."""
     for seed in SEEDS:
-        for network in PRUNED if seed == 0 else ("resnet20",):
-            for sparsity in reversed(sparsities):
+        for sparsity in reversed(sparsities):
+            for network in PRUNED if seed == 0 else ("resnet20",):
                 yield from contest(rows, network, structure, sparsity, seed)
 
 
@@ -143,6 +142,11 @@ def contest(rows: Rows, network: str, structure: str, sparsity: float, seed: int
     for method in reversed(METHODS):
         yield from tuned(rows, network, structure, sparsity, method, seed)
     yield from tuned(rows, network, structure, sparsity, "smart", seed, PUBLISHED)
+
+
+def fitting(structure: str) -> tuple[str, ...]:
+    """The methods that prune so: PSO spreads a budget over layers, and a pattern leaves none to spread."""
+    return tuple(method for method in METHODS if method != "pso" or ":" not in structure)
 
 
 def tuned(

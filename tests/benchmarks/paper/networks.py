@@ -72,7 +72,7 @@ def _resnet18() -> nn.Module:
 def _mobilenet() -> nn.Module:
     from sample_models.mobilenet import MobileNetV2
 
-    return _small_stem(MobileNetV2(width=0.5, last=320, num_classes=10))
+    return MobileNetV2(width=0.5, last=320, num_classes=10)
 
 
 def _densenet() -> nn.Module:

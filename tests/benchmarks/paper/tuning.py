@@ -2,8 +2,8 @@
 
 On ResNet-20 every method gets three learning rates, then two other values of its own most telling setting (methods
 that have none: two more learning rates); the best of the five holds for all structures and sparsities, as the paper has
-one setting for all of them (table 5). Other networks get three learning rates for each method, where those trials
-were run, and otherwise ResNet-20's; the method's own setting is always ResNet-20's.
+one setting for all of them (table 5). The networks of other tasks and ViT get three learning rates for each method;
+Swin has ViT's settings, other networks and every method's own setting are ResNet-20's.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ PLACES = {
         Place("bisenet", "channel", 0.5),
         Place("yolov5", "channel", 0.5),
         Place("vit", "2:4", 0.5, ("lr=0.0005", *RATES[:2])),
-        Place("swin", "2:4", 0.5, ("lr=0.0005", *RATES[:2])),
     )
 }
 HOME = PLACES["resnet20"]
+LIKE = {"swin": "vit"}
+"""Networks that have another one's settings, where that is not ResNet-20."""
 
 
 def rates(place: Place, method: str, rows: Rows) -> list[Key]:
@@ -71,12 +72,11 @@ def own(method: str, rows: Rows) -> list[Key]:
 
 
 def chosen(method: str, rows: Rows, network: str = HOME.network) -> tuple[str, ...] | None:
-    """The method's settings; None before all trials on ResNet-20 are there."""
-    home = _best([*rates(HOME, method, rows), *own(method, rows)], rows) if own(method, rows) else None
-    place = PLACES.get(network, HOME)
-    if place is HOME or home is None:
-        return home
-    return _best(rates(place, method, rows), rows) or home
+    """The method's settings; None before all trials that they rest on are there."""
+    place = PLACES.get(LIKE.get(network, network), HOME)
+    if place is not HOME:
+        return _best(rates(place, method, rows), rows)
+    return _best([*rates(HOME, method, rows), *own(method, rows)], rows) if own(method, rows) else None
 
 
 def _without_rate(settings: tuple[str, ...]) -> tuple[str, ...]:
