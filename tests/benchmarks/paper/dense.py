@@ -55,6 +55,7 @@ def train(network: Network, seed: int = 0) -> None:
         "seed": seed,
         "validation": round(measure(network.task, module, "validation"), 5),
         "test": round(measure(network.task, module, "test"), 5),
+        "amp": network.precision,
         "seconds": round(run.earlier + time.perf_counter() - start),
         "commit": short_commit(),
         "machine": f"{machine()} {run.device.type}",
@@ -76,6 +77,7 @@ class Run:
         self.module = network.build().to(self.device)
         self.data = Images(network.task, "train")
         self.loss_of = _loss(network.task)
+        self.bf16 = network.precision == "bf16"
         self.optimizer = _optimizer(network, self.module)
         self.epoch, self.earlier = 0, 0.0
         self.checkpoint = CACHE / "dense" / f"{network.name}.pt"
@@ -101,7 +103,7 @@ class Run:
         return total / steps
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> float:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.network.amp == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.loss_of(every(self.module(x.to(self.device))), y.to(self.device))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -118,6 +120,7 @@ class Run:
 
 def export(network: Network, module: nn.Module, path: Path) -> None:
     """The module as ONNX."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part.onnx")
     export_module(module, unfinished, torch.zeros(2, *network.task.shape), network.outputs)
     unfinished.replace(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.paper import camvid
-from tests.benchmarks.paper.store import CACHE
+from tests.benchmarks.paper.store import RESULTS
 from tests.benchmarks.paper.tasks import TASKS, Task
 from tests.benchmarks.trained import ROOT
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Network:
     """``build()`` gives the untrained module; ``epochs``, ``lr``, ``decay``, ``optimizer``: of the dense training.
 
-    ``amp``: mixed precision (bfloat16 halves the speed of depthwise convolutions on a CPU). ``file``: a network that
-    is shipped trained.
+    ``amp``: mixed precision, where the machine multiplies bfloat16 itself (it halves the speed of depthwise
+    convolutions on a CPU; where it is emulated, everything takes two to seven times as long). ``file``: a network
+    that the sample models have trained.
     """
 
     name: str
@@ -39,7 +40,17 @@ class Network:
     @property
     def path(self) -> Path:
         """The trained network."""
-        return self.file or CACHE / "dense" / f"{self.name}.onnx"
+        return self.file or RESULTS / "dense" / f"{self.name}.onnx"
+
+    @property
+    def precision(self) -> str:
+        """``bf16`` or ``none``: what it is trained in on this machine."""
+        import torch
+
+        if torch.cuda.is_available():
+            return self.amp
+        able = torch.cpu.get_capabilities()
+        return self.amp if any(able.get(k) for k in ("avx512_bf16", "amx_bf16")) else "none"
 
 
 def _resnet20() -> nn.Module:
@@ -96,7 +107,7 @@ def _vit() -> nn.Module:
 def _swin() -> nn.Module:
     from sample_models.swin import Swin
 
-    return Swin(num_classes=10, dim=48, depths=(2, 2), heads=(3, 6), window=4, patch=2, image_size=32)
+    return Swin(num_classes=10, dim=64, depths=(2, 2), heads=(4, 8), window=4, patch=4, image_size=32)
 
 
 def _bisenet() -> nn.Module:
@@ -129,7 +140,7 @@ NETWORKS = {
         Network("densenet", "DenseNet-BC (growth 8)", _CIFAR, _densenet, epochs=5),
         Network("googlenet", "GoogLeNet (x 0.25)", _CIFAR, _googlenet, epochs=5),
         Network("vit", "ViT (4 blocks of 96)", _CIFAR, _vit, epochs=8, **_ADAMW),
-        Network("swin", "Swin (2 + 2 blocks of 48)", _CIFAR, _swin, epochs=6, **_ADAMW),
+        Network("swin", "Swin (2 + 2 blocks of 64)", _CIFAR, _swin, epochs=6, **_ADAMW),
         Network("bisenet", "BiSeNetV2 (width 32)", _CAMVID, _bisenet, epochs=60, lr=0.05),
         Network(
             "yolov5",

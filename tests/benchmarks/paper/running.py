@@ -45,6 +45,7 @@ def run(key: Key) -> dict[str, Any]:
         **{when: round(value, 5) for when, value in result.metrics.items()},
         "achieved": round(result.plan.budget["achieved"], 5),
         "proof": result.fidelity.max_rel_diff,
+        "amp": recipe.amp,
         "seconds": round(time.perf_counter() - start),
         "layers": kept_by_layer(model.to_onnx(), result.model.to_onnx()),
         "commit": short_commit(),
@@ -61,7 +62,7 @@ def recipe_of(key: Key) -> Recipe:
     settings = {k: v for k, v in key.flags.items() if k not in (*WORDS, *OTHERS)}
     values = {flag.replace("-", "_"): _value(text) for flag, text in settings.items()}
     return Recipe(
-        **{**network.task.recipe, "amp": network.amp, **values},
+        **{**network.task.recipe, "amp": network.precision, **values},
         search_epochs=1e6 * share,  # more than enough: max_steps shrinks them in proportion
         finetune_epochs=1e6 * (1 - share),
         max_steps=key.steps,

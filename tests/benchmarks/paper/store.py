@@ -16,7 +16,7 @@ from tests.benchmarks.trained import rows as read
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 CACHE = HERE / ".cache"
-"""Data as .npz and trained dense networks: made again where they are missing."""
+"""Data as .npz, claims and checkpoints: made again where they are missing."""
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
