@@ -35,6 +35,7 @@ from tests.benchmarks.trained import rows as read
 README = HERE / "README.md"
 COLUMNS = (*PAPER_METHODS, "gmp", "magnitude", "pso")
 AS_PUBLISHED = "smart, as published"
+PRECISIONS = {"bf16": "bfloat16", "none": "float32"}
 
 
 def write(rows: Rows) -> None:
@@ -194,14 +195,13 @@ def wall_time(rows: Rows) -> list[str]:
     """Seconds of a row on one core, evaluation and proof included: the median over everything that ran."""
     lines = []
     for name, network in NETWORKS.items():
-        found = [
-            (k.method, r["seconds"]) for k, r in rows.by_key.items() if k.network == name and k.steps == STEPS
-        ]
-        if found:
-            by_method = {m: [s for other, s in found if other == m] for m in COLUMNS}
+        ran = [(k.method, r) for k, r in rows.by_key.items() if k.network == name and k.steps == STEPS]
+        for amp in sorted({r["amp"] for _, r in ran}):
+            seconds = [(method, r["seconds"]) for method, r in ran if r["amp"] == amp]
+            by_method = {m: [s for other, s in seconds if other == m] for m in COLUMNS}
             line = [f"{statistics.median(s):.0f}" if s else "" for s in by_method.values()]
-            lines.append([network.title, *line])
-    return markdown(["seconds", *COLUMNS], lines)
+            lines.append([network.title, PRECISIONS[amp], *line])
+    return markdown(["seconds", "precision", *COLUMNS], lines)
 
 
 def dense(rows: Rows) -> list[str]:
@@ -212,12 +212,13 @@ def dense(rows: Rows) -> list[str]:
             NETWORKS[r["network"]].task.name,
             f"{r['parameters'] / 1e6:.2f} M",
             str(r["epochs"]),
+            PRECISIONS[r["amp"]],
             f"{100 * r['test']:.2f}",
             str(r["seconds"]),
         ]
         for r in read(RESULTS / "dense.jsonl")
     ]
-    return markdown(["network", "data", "parameters", "epochs", "test, %", "seconds"], lines)
+    return markdown(["network", "data", "parameters", "epochs", "precision", "test, %", "seconds"], lines)
 
 
 def totals(rows: Rows) -> list[str]:
