@@ -18,6 +18,7 @@ from graphprune.probes import Probes
 from graphprune.proof import default_tolerance
 from graphprune.running import Feed, Results
 from graphprune.sampling import sample
+from graphprune.search.answers import every
 
 RUNS = 2
 """Inputs on which module and file are compared."""
@@ -65,9 +66,8 @@ class _ModuleRun:
     def _run(self, feed: Feed, outputs: Sequence[str], nodes: dict[str, str]) -> Results:
         recorder = Recorder(self.module, nodes.values())
         result = recorder.run(*(torch.from_numpy(x).to(self.device) for x in feed.values()))
-        tensors = [result] if isinstance(result, torch.Tensor) else result
         found = {name: recorder.found[node] for name, node in nodes.items() if node in recorder.found}
-        found |= dict(zip(outputs, tensors, strict=True))
+        found |= dict(zip(outputs, every(result), strict=True))
         return {name: self._array(name, x) for name, x in found.items()}
 
     def _array(self, name: str, x: torch.Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from graphprune.errors import OptionError
+from graphprune.search.answers import every
 from graphprune.search.initial import Inputs, initial_logits, input_norms, needs_data, unit_scores
 from graphprune.search.reconstructing import start_scores
 from graphprune.search.scoring import Scoring
@@ -88,8 +89,7 @@ def _sensitivity(search: Search, masking: UnitMasking, batches: Sequence[Inputs]
     for inputs in batches:
         probe = masking.masks.probe()
         outputs = search.module(*inputs)
-        tensors = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        loss = torch.stack([x.float().square().mean() for x in tensors if x.is_floating_point()]).sum()
+        loss = torch.stack([x.float().square().mean() for x in every(outputs) if x.is_floating_point()]).sum()
         (gradient,) = torch.autograd.grad(loss, probe)
         total += gradient.abs().double().cpu().numpy()
     masking.masks.mode = "dense"
