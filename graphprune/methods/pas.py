@@ -1,9 +1,9 @@
 """PaS: pruning as search. Binary masks by a straight-through estimator, drawn to the budget by a penalty.
 
-A mask is 1 where its parameter is above 1/2. The estimator hands the mask's gradient to the parameter unchanged; the
-penalty ``beta (cost - target)^2`` of the paper adds ``push * dcost/dmask`` to it. ``push`` is measured in root mean
-squares of the loss' gradient and follows the budget by itself: a multiplier, raised while too much stays and lowered
-while too little does, plus a part in proportion to the excess. So there is no beta to search for.
+A mask is 1 where its parameter is above 1/2. The estimator hands the mask's gradient to the parameter, scaled to a root
+mean square of 1; the penalty ``beta (cost - target)^2`` of the paper adds ``push * dcost/dmask`` to it. ``push``
+follows the budget by itself: a multiplier, raised while too much stays and lowered while too little does, plus a part
+in proportion to the excess. So there is no beta to search for.
 """
 
 from __future__ import annotations

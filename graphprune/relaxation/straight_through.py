@@ -10,7 +10,9 @@ import torch
 def straight_through(x: torch.Tensor, masks: torch.Tensor, push: torch.Tensor | None = None) -> torch.Tensor:
     """``masks`` ``[n]``; in the backward pass ``x`` gets their gradient unchanged (Bengio et al. 2013).
 
-    ``push`` ``[n]`` is added to it, in units of the gradient's root mean square.
+    Where there is a ``push`` ``[n]``, the gradient is scaled to a root mean square of 1, and it is added: masks that
+    cut a network off for some steps multiply gradients by thousands, which an optimiser's running mean of squares
+    would take for the scale of all later steps.
     """
     found: torch.Tensor = _StraightThrough.apply(x, masks, push)  # type: ignore[no-untyped-call]
     return found
@@ -27,4 +29,5 @@ class _StraightThrough(torch.autograd.Function):
         (push,) = ctx.saved_tensors
         if push is None:
             return upstream, None, None
-        return upstream + push * upstream.square().mean().sqrt(), None, None
+        scale = upstream.square().mean().sqrt().clamp_min(torch.finfo(upstream.dtype).tiny)
+        return upstream / scale + push, None, None
