@@ -116,7 +116,10 @@ def verify_models(
     where = ""
     if worst(diffs) > allowed:
         where = _first_difference(reference, pruned, graph, feeds[judged.counted[0]], allowed)
-    return verdict.of(diffs, distance, is_vacuous(masked[: _alike(feeds)], diffs), len(judged.counted), where)
+    alike = _alike(feeds)
+    vacuous = is_vacuous(masked[:alike], diffs)
+    collapsed = vacuous and not is_vacuous(plain[:alike], diffs)
+    return verdict.of(diffs, distance, vacuous, collapsed, len(judged.counted), where)
 
 
 def default_tolerance(graph: Graph) -> float:
@@ -144,7 +147,13 @@ class _Verdict:
     tolerance: float
 
     def of(
-        self, diffs: Mapping[str, float], distance: float, vacuous: bool, runs: int, where: str
+        self,
+        diffs: Mapping[str, float],
+        distance: float,
+        vacuous: bool,
+        collapsed: bool,
+        runs: int,
+        where: str,
     ) -> Fidelity:
         most = worst(diffs)
         holds = most <= self.tolerance
@@ -156,6 +165,8 @@ class _Verdict:
             )
         elif vacuous:
             message = "nothing was proved: no compared value depends on the input"
+            if collapsed:
+                message += " any more, as the original's do: too much of a layer is gone, prune less"
         else:
             message = (
                 f"the pruned model equals the masked original: largest relative difference {most:.1e} "

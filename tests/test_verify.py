@@ -371,6 +371,17 @@ def test_an_output_that_ignores_the_input_is_vacuous() -> None:
     assert "nothing was proved" in found.message
 
 
+def test_a_network_that_was_cut_through_is_called_so() -> None:
+    text = "(float[1, 16] x) => (float[1, 16] y) { a = MatMul(x, w1) \n r = Relu(a) \n y = MatMul(r, w2) }"
+    weights = {"w1": normal(16, 16), "w2": normal(16, 16, seed=1)}
+    weights["w1"][:, 4:] *= 1e-3
+    weights["w1"][4:] *= 1e-3
+    weights["w2"][:4] *= 1e-3  # reads what is left of w1
+    cut = graphprune.prune(proto(text, weights), structure="block", block="4x4x1x1", sparsity=0.9)
+    assert cut.fidelity.vacuous
+    assert "any more, as the original's do" in cut.fidelity.message
+
+
 def test_an_output_that_is_never_finite_is_vacuous() -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { y = Div(x, zero) }"
     weights = {"zero": np.zeros(1, np.float32)}
