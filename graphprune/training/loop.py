@@ -24,7 +24,7 @@ from graphprune.recipes.recipe import Recipe
 from graphprune.recipes.schedules import lr_factor, set_lr
 from graphprune.recipes.training import Progress
 from graphprune.running import Feed
-from graphprune.search.answers import every
+from graphprune.search.answers import Outputs, every
 from graphprune.search.momentum import forget_momentum
 from graphprune.search.reconstructing import refit
 from graphprune.search.scoring import Sample
@@ -41,7 +41,7 @@ from graphprune.training.phases import SEARCH, Phases
 from graphprune.training.recording import Recording
 from graphprune.training.recovery import check_refit, freeze, trainable
 from graphprune.training.stopping import Stopping
-from graphprune.training.teacher import Outputs, Teacher
+from graphprune.training.teacher import Teacher
 
 _INITIAL_BATCHES = 4
 _STATISTICS_BATCHES = 100

@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from graphprune.data.samples import Source
+from graphprune.search.answers import Outputs
 from graphprune.training.batches import TensorBatch, tensors
 from graphprune.training.devices import Devices
 
 CACHED_BYTES = 1 << 28
 """Outputs of all samples may take this much memory."""
-
-Outputs = tuple[torch.Tensor, ...]
 
 
 class Teacher:
