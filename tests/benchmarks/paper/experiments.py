@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator
 
 from tests.benchmarks.paper import tuning
 from tests.benchmarks.paper.keys import Key
+from tests.benchmarks.paper.networks import NETWORKS
 from tests.benchmarks.paper.producer_gates import PRODUCER
 from tests.benchmarks.paper.store import Rows
 from tests.benchmarks.paper.tuning import METHODS
 
 BLOCK = "16x8x1x1"
 SEEDS = (0, 1, 2)
-STEPS = 390
-"""One epoch of CIFAR-10 in batches of 128; 8.5 epochs of CamVid and 7.6 of BCCD in batches of 8."""
-
 PUBLISHED = ("budget-anneal=0", "snap=0")
 """SMART without what we added: the budget holds from the first step, and masks are soft to the last one."""
 
@@ -166,7 +164,8 @@ def tuned(
     if settings is not None:
         flags = {entry.split("=")[0] for entry in more}
         kept = (s for s in settings if s.split("=")[0] not in flags)
-        yield Key(network, structure, sparsity, method, seed, STEPS, settings=tuple(sorted((*kept, *more))))
+        steps = NETWORKS[network].steps
+        yield Key(network, structure, sparsity, method, seed, steps, settings=tuple(sorted((*kept, *more))))
 
 
 EXPERIMENTS: dict[str, Callable[[Rows], Iterator[Key]]] = {

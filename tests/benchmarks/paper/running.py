@@ -45,6 +45,7 @@ def run(key: Key) -> dict[str, Any]:
         **{when: round(value, 5) for when, value in result.metrics.items()},
         "achieved": round(result.plan.budget["achieved"], 5),
         "proof": result.fidelity.max_rel_diff,
+        "vacuous": result.fidelity.vacuous,
         "amp": recipe.amp,
         "seconds": round(time.perf_counter() - start),
         "layers": kept_by_layer(model.to_onnx(), result.model.to_onnx()),

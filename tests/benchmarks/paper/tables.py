@@ -23,7 +23,6 @@ from tests.benchmarks.paper.experiments import (
     PAPER_METHODS,
     PRUNED,
     PUBLISHED,
-    STEPS,
     TRANSFORMERS,
     curve_row,
     tuned,
@@ -195,7 +194,9 @@ def wall_time(rows: Rows) -> list[str]:
     """Seconds of a row on one core, evaluation and proof included: the median over everything that ran."""
     lines = []
     for name, network in NETWORKS.items():
-        ran = [(k.method, r) for k, r in rows.by_key.items() if k.network == name and k.steps == STEPS]
+        ran = [
+            (k.method, r) for k, r in rows.by_key.items() if k.network == name and k.steps == network.steps
+        ]
         for amp in sorted({r["amp"] for _, r in ran}):
             seconds = [(method, r["seconds"]) for method, r in ran if r["amp"] == amp]
             by_method = {m: [s for other, s in seconds if other == m] for m in COLUMNS}
