@@ -124,6 +124,12 @@ def test_verdicts_are_paired(smart: list[float], other: list[float], said: str) 
     assert cells.verdict(one, two) == said
 
 
+def test_a_network_that_was_cut_through_says_so() -> None:
+    rows = {i: {cells.FINAL: 0.1, "vacuous": i == 1} for i in range(2)}
+    assert cells.Cell(rows).text() == "10.00 ± 0.00 (2) cut"
+    assert cells.Cell({0: rows[0]}).text() == "10.00"
+
+
 def test_tables_show_means_and_the_best(tmp_path: Path) -> None:
     rows = filled(tmp_path, {"smart": [0.80, 0.81, 0.82], "acdc": [0.70, 0.72, 0.71], "pas": [0.75]})
     (line,) = (x for x in tables.table3(rows) if x.startswith("| ResNet-20"))

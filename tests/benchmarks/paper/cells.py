@@ -39,12 +39,13 @@ class Cell:
         return statistics.mean(self.values()) if self.by_seed else math.nan
 
     def text(self) -> str:
-        """``75.31 ± 0.20 (3)``; one seed alone without a spread."""
+        """``75.31 ± 0.20 (3)``; one seed alone without a spread; ``cut`` where pruning cut a network through."""
         found = self.values()
         if not found:
             return ""
         spread = f" ± {statistics.stdev(found):.2f} ({len(found)})" if len(found) > 1 else ""
-        return f"{self.mean:.2f}{spread}"
+        cut = " cut" if any(row.get("vacuous") for row in self.by_seed.values()) else ""
+        return f"{self.mean:.2f}{spread}{cut}"
 
     def hardened(self) -> str:
         """The mean before fine-tuning: what the masks alone leave."""
