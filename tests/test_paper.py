@@ -35,7 +35,7 @@ def filled(folder: Path, final: dict[str, list[float]]) -> store.Rows:
     for method in final:
         for i, key in enumerate(tuning.rates(tuning.HOME, method, rows)):
             add(key, 0.7 if i == 1 else 0.6)
-        for i, key in enumerate(tuning.own(method, rows)):
+        for i, key in enumerate(tuning.own(tuning.HOME, method, rows)):
             add(key, 0.8 if i == 0 else 0.5)
     for method, values in final.items():
         for seed, value in zip(SEEDS, values, strict=False):
@@ -71,7 +71,7 @@ def test_a_claim_is_held_by_one_and_freed_by_the_dead(
 def test_every_method_gets_as_many_trials(tmp_path: Path) -> None:
     rows = filled(tmp_path, {m: [] for m in tuning.METHODS})
     for method in tuning.METHODS:
-        trials = [*tuning.rates(tuning.HOME, method, rows), *tuning.own(method, rows)]
+        trials = tuning.trials(tuning.HOME, method, rows)
         assert len(set(trials)) == 5
         assert {t.split for t in trials} == {"validation"}
         best = max(trials, key=lambda k: rows.by_key[k][cells.FINAL])
@@ -80,7 +80,7 @@ def test_every_method_gets_as_many_trials(tmp_path: Path) -> None:
 
 def test_nothing_is_chosen_before_all_trials_are_there(tmp_path: Path) -> None:
     rows = store.Rows(tmp_path)
-    assert tuning.own("smart", rows) == []
+    assert tuning.own(tuning.HOME, "smart", rows) == []
     assert tuning.chosen("smart", rows) is None
     assert list(experiments.resnet20(rows)) == []
 
@@ -98,6 +98,22 @@ def test_other_tasks_wait_for_their_own_trials_and_other_networks_have_resnet20s
     assert tuning.chosen("smart", rows, "bisenet") == trials[-1].settings
     assert tuning.chosen("smart", rows, "swin") is None
     assert "mask-lr=0.03" in trials[-1].settings
+
+
+def test_swin_begins_with_vits_settings_and_tries_others_of_every_methods_own(tmp_path: Path) -> None:
+    rows, swin = filled(tmp_path, {"pdp": []}), tuning.PLACES["swin"]
+    assert tuning.trials(swin, "pdp", rows) == []
+    for value, key in enumerate(tuning.trials(tuning.PLACES["vit"], "pdp", rows)):
+        rows.add(key, {**key.plain(), cells.FINAL: value / 10})
+    (first,) = tuning.trials(swin, "pdp", rows)
+    assert first.settings == tuning.chosen("pdp", rows, "vit")
+    rows.add(first, {**first.plain(), cells.FINAL: 0.5})
+    assert tuning.chosen("pdp", rows, "swin") is None
+    _, warm, hot = tuning.trials(swin, "pdp", rows)
+    assert hot.settings == ("final-temp=0.005", "init-temp=0.005", *first.settings[2:])
+    for key, value in ((warm, 0.4), (hot, 0.6)):
+        rows.add(key, {**key.plain(), cells.FINAL: value})
+    assert tuning.chosen("pdp", rows, "swin") == hot.settings
 
 
 def test_published_settings_replace_tuned_ones(tmp_path: Path) -> None:

@@ -53,14 +53,14 @@ def tune(rows: Rows) -> Iterator[Key]:
     for method in METHODS:
         yield from tuning.rates(tuning.HOME, method, rows)
     for method in METHODS:
-        yield from tuning.own(method, rows)
+        yield from tuning.own(tuning.HOME, method, rows)
 
 
 def tune_others(rows: Rows) -> Iterator[Key]:
-    """Trials of learning rates on the networks of other tasks."""
+    """Trials on the networks of other tasks."""
     for place in tuning.PLACES.values():
         for method in fitting(place.structure) if place is not tuning.HOME else ():
-            yield from tuning.rates(place, method, rows)
+            yield from tuning.trials(place, method, rows)
 
 
 def resnet20(rows: Rows) -> Iterator[Key]:

@@ -176,8 +176,7 @@ def trials(rows: Rows) -> list[str]:
     lines = []
     for place in tuning.PLACES.values():
         for method in tuning.METHODS:
-            keys = tuning.rates(place, method, rows)
-            keys += tuning.own(method, rows) if place is tuning.HOME else []
+            keys = tuning.trials(place, method, rows)
             tried = [(k, rows.by_key[k][FINAL]) for k in keys if k in rows.by_key]
             if not tried:
                 continue

@@ -2,13 +2,15 @@
 
 On ResNet-20 every method gets three learning rates, then two other values of its own most telling setting (methods
 that have none: two more learning rates); the best of the five holds for all structures and sparsities, as the paper has
-one setting for all of them (table 5). The networks of other tasks and ViT get three learning rates for each method;
-Swin has ViT's settings, other networks and every method's own setting are ResNet-20's.
+one setting for all of them (table 5). The networks of other tasks and ViT get three learning rates for each method,
+with every method's own setting of ResNet-20. Swin begins with ViT's settings and gets two other values of each method's
+own, because what suits channels need not suit a pattern. Other networks have ResNet-20's settings.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tests.benchmarks.paper.keys import Key
 from tests.benchmarks.paper.store import Rows
@@ -24,67 +26,89 @@ OWN = {
     "pdp": ("init-temp=5e-05", "init-temp=0.005"),
     "smart": ("mask-lr=0.03", "mask-lr=0.3"),
 }
+PATTERN_OWN = {
+    "magnitude": ("lr=0.00015", "lr=0.0003"),
+    "gmp": ("lr=0.00015", "lr=0.0003"),
+    "acdc": OWN["acdc"],
+    "awg": OWN["awg"],
+    "pas": ("mask-lr=0.005", "mask-lr=0.02"),
+    "pdp": ("init-temp=0.0005", "init-temp=0.005"),
+    "smart": ("final-temp=0.01", "final-temp=0.001"),
+}
+"""In a pattern, SMART's weights compete by their sizes (no masks learn), and GMP's budget is the pattern's."""
+
 METHODS = tuple(OWN)
 STEPS = 195
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a network is tuned on."""
+    """What a network is tuned on.
+
+    ``rates``: learning rates to try; none where ``like``'s is taken. ``own``: other values of each method's own
+    setting. ``like``: the network whose settings the trials begin with, if any.
+    """
 
     network: str
     structure: str
     sparsity: float
     rates: tuple[str, ...] = RATES
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    like: str | None = "resnet20"
 
 
 PLACES = {
     place.network: place
     for place in (
-        Place("resnet20", "channel", 0.5),
+        Place("resnet20", "channel", 0.5, own=OWN, like=None),
         Place("bisenet", "channel", 0.5),
         Place("yolov5", "channel", 0.5),
         Place("vit", "2:4", 0.5, ("lr=0.0005", *RATES[:2])),
+        Place("swin", "2:4", 0.5, (), PATTERN_OWN, like="vit"),
     )
 }
 HOME = PLACES["resnet20"]
-LIKE = {"swin": "vit"}
-"""Networks that have another one's settings, where that is not ResNet-20."""
 
 
 def rates(place: Place, method: str, rows: Rows) -> list[Key]:
-    """The trials of the learning rate; none before the method's own setting is known, where there is one."""
-    if place is HOME:
-        return [_trial(place, method, (rate,)) for rate in place.rates]
-    home = chosen(method, rows)
-    if home is None:
+    """The trials of the learning rate; none before the settings that they begin with are known."""
+    first = () if place.like is None else chosen(method, rows, place.like)
+    if first is None:
         return []
-    return [_trial(place, method, (*_without_rate(home), rate)) for rate in place.rates]
+    if not place.rates:
+        return [_trial(place, method, first)]
+    return [_trial(place, method, _replaced(first, rate)) for rate in place.rates]
 
 
-def own(method: str, rows: Rows) -> list[Key]:
+def own(place: Place, method: str, rows: Rows) -> list[Key]:
     """The trials of the method's own setting, at its best learning rate; none before that is known."""
-    best = _best(rates(HOME, method, rows), rows)
+    best = _best(rates(place, method, rows), rows)
     if best is None:
         return []
-    trials = [(value,) if value.startswith("lr") else (*best, value) for value in OWN[method]]
-    return [_trial(HOME, method, settings) for settings in trials]
+    return [_trial(place, method, _replaced(best, value)) for value in place.own.get(method, ())]
+
+
+def trials(place: Place, method: str, rows: Rows) -> list[Key]:
+    """All trials of the method there that are known so far."""
+    return [*rates(place, method, rows), *own(place, method, rows)]
 
 
 def chosen(method: str, rows: Rows, network: str = HOME.network) -> tuple[str, ...] | None:
     """The method's settings; None before all trials that they rest on are there."""
-    place = PLACES.get(LIKE.get(network, network), HOME)
-    if place is not HOME:
-        return _best(rates(place, method, rows), rows)
-    return _best([*rates(HOME, method, rows), *own(method, rows)], rows) if own(method, rows) else None
+    place = PLACES.get(network, HOME)
+    if place.own.get(method) and not own(place, method, rows):
+        return None
+    return _best(trials(place, method, rows), rows)
 
 
-def _without_rate(settings: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(s for s in settings if not s.startswith("lr="))
+def _replaced(settings: tuple[str, ...], value: str) -> tuple[str, ...]:
+    """``settings`` with ``value`` in the place of what sets the same."""
+    new = _complete(value)
+    flags = {entry.split("=")[0] for entry in new}
+    return (*(s for s in settings if s.split("=")[0] not in flags), *new)
 
 
 def _trial(place: Place, method: str, settings: tuple[str, ...]) -> Key:
-    whole = {part for entry in settings for part in _complete(entry)}
     return Key(
         place.network,
         place.structure,
@@ -93,7 +117,7 @@ def _trial(place: Place, method: str, settings: tuple[str, ...]) -> Key:
         seed=0,
         steps=STEPS,
         split="validation",
-        settings=tuple(sorted(whole)),
+        settings=tuple(sorted(settings)),
     )
 
 
