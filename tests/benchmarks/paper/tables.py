@@ -233,7 +233,7 @@ def totals(rows: Rows) -> list[str]:
     cut = sum(bool(r.get("vacuous")) for r in every)
     return [
         f"{len(every)} rows, {dates[0]} to {dates[-1]}, on {machines}, {hours:.1f} hours of one core together. All are",
-        f"proved: masked original and pruned network differ by {worst:.1e} at most ({cut} cut through: its equality says",
+        f"proved: masked original and pruned network differ by {worst:.1e} at most ({cut} cut through: equality says",
         "little, for nothing in its answer depends on the image).",
     ]
 
