@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tests.benchmarks.paper import tuning
-from tests.benchmarks.paper.keys import Key
+from tests.benchmarks.paper.keys import Key, replaced
 from tests.benchmarks.paper.networks import NETWORKS
 from tests.benchmarks.paper.producer_gates import PRODUCER
 from tests.benchmarks.paper.store import Rows
@@ -162,10 +162,8 @@ def tuned(
     """
     settings = tuning.chosen(method if method in METHODS else "magnitude", rows, network)
     if settings is not None:
-        flags = {entry.split("=")[0] for entry in more}
-        kept = (s for s in settings if s.split("=")[0] not in flags)
         steps = NETWORKS[network].steps
-        yield Key(network, structure, sparsity, method, seed, steps, settings=tuple(sorted((*kept, *more))))
+        yield Key(network, structure, sparsity, method, seed, steps, settings=replaced(settings, more))
 
 
 EXPERIMENTS: dict[str, Callable[[Rows], Iterator[Key]]] = {

@@ -15,6 +15,12 @@ OTHERS = ("gate", "search-share")
 """Settings of these experiments."""
 
 
+def replaced(settings: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """``settings`` with ``more`` in the place of what sets the same, sorted."""
+    flags = {entry.split("=")[0] for entry in more}
+    return tuple(sorted((*(s for s in settings if s.split("=")[0] not in flags), *more)))
+
+
 @dataclass(frozen=True)
 class Key:
     """One training run. ``structure``: ``channel``, a block such as ``16x8x1x1``, or a pattern such as ``2:4``.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.benchmarks.paper.keys import Key
+from tests.benchmarks.paper.keys import Key, replaced
 from tests.benchmarks.paper.store import Rows
 
 RATES = ("lr=0.0015", "lr=0.0045", "lr=0.0135")
@@ -77,7 +77,7 @@ def rates(place: Place, method: str, rows: Rows) -> list[Key]:
         return []
     if not place.rates:
         return [_trial(place, method, first)]
-    return [_trial(place, method, _replaced(first, rate)) for rate in place.rates]
+    return [_trial(place, method, replaced(first, _complete(rate))) for rate in place.rates]
 
 
 def own(place: Place, method: str, rows: Rows) -> list[Key]:
@@ -85,7 +85,7 @@ def own(place: Place, method: str, rows: Rows) -> list[Key]:
     best = _best(rates(place, method, rows), rows)
     if best is None:
         return []
-    return [_trial(place, method, _replaced(best, value)) for value in place.own.get(method, ())]
+    return [_trial(place, method, replaced(best, _complete(value))) for value in place.own.get(method, ())]
 
 
 def trials(place: Place, method: str, rows: Rows) -> list[Key]:
@@ -96,16 +96,7 @@ def trials(place: Place, method: str, rows: Rows) -> list[Key]:
 def chosen(method: str, rows: Rows, network: str = HOME.network) -> tuple[str, ...] | None:
     """The method's settings; None before all trials that they rest on are there."""
     place = PLACES.get(network, HOME)
-    if place.own.get(method) and not own(place, method, rows):
-        return None
     return _best(trials(place, method, rows), rows)
-
-
-def _replaced(settings: tuple[str, ...], value: str) -> tuple[str, ...]:
-    """``settings`` with ``value`` in the place of what sets the same."""
-    new = _complete(value)
-    flags = {entry.split("=")[0] for entry in new}
-    return (*(s for s in settings if s.split("=")[0] not in flags), *new)
 
 
 def _trial(place: Place, method: str, settings: tuple[str, ...]) -> Key:
@@ -117,7 +108,7 @@ def _trial(place: Place, method: str, settings: tuple[str, ...]) -> Key:
         seed=0,
         steps=STEPS,
         split="validation",
-        settings=tuple(sorted(settings)),
+        settings=settings,
     )
 
 
