@@ -38,14 +38,14 @@ class Cell:
         """Mean of the final figure over seeds, in percent; nan without rows."""
         return statistics.mean(self.values()) if self.by_seed else math.nan
 
-    def text(self) -> str:
+    def text(self, digits: int = 2) -> str:
         """``75.31 ± 0.20 (3)``; one seed alone without a spread; ``cut`` where pruning cut a network through."""
         found = self.values()
         if not found:
             return ""
-        spread = f" ± {statistics.stdev(found):.2f} ({len(found)})" if len(found) > 1 else ""
+        spread = f" ± {statistics.stdev(found):.{digits}f} ({len(found)})" if len(found) > 1 else ""
         cut = " cut" if any(row.get("vacuous") for row in self.by_seed.values()) else ""
-        return f"{self.mean:.2f}{spread}{cut}"
+        return f"{self.mean:.{digits}f}{spread}{cut}"
 
     def hardened(self) -> str:
         """The mean before fine-tuning: what the masks alone leave."""

@@ -1,10 +1,11 @@
-"""The tables of README.md, from the rows: ``python -m tests.benchmarks.paper tables``."""
+"""The tables of README.md, here and of the project, from the rows: ``python -m tests.benchmarks.paper tables``."""
 
 from __future__ import annotations
 
 import re
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.paper import tuning
@@ -32,22 +33,29 @@ from tests.benchmarks.paper.store import HERE, RESULTS, Rows
 from tests.benchmarks.trained import rows as read
 
 README = HERE / "README.md"
+FRONT = HERE.parents[2] / "README.md"
+"""The project's."""
+
 COLUMNS = (*PAPER_METHODS, "gmp", "magnitude", "pso")
 AS_PUBLISHED = "smart, as published"
 PRECISIONS = {"bf16": "bfloat16", "none": "float32"}
+FIRST = (("resnet20", "channel", 0.5), ("resnet20", BLOCK, 0.7))
 
 
 def write(rows: Rows) -> None:
-    """Put every table in its place in README.md, between ``<!-- name -->`` and ``<!-- end -->``, and draw figures."""
+    """Put every table in its place, between ``<!-- name -->`` and ``<!-- end -->``, and draw figures."""
     from tests.benchmarks.paper.figures import draw
 
-    text = README.read_text()
-    for name, table in TABLES.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise SystemExit(f"{README} has no place for {name}: write <!-- {name} --> and <!-- end -->")
-        text = pattern.sub(lambda m, table=table: m[1] + "\n".join(table(rows)) + "\n" + m[2], text)
-    README.write_text(text)
+    for document, tables in TABLES.items():
+        text = document.read_text()
+        for name, table in tables.items():
+            pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+            if not pattern.search(text):
+                raise SystemExit(
+                    f"{document} has no place for {name}: write <!-- {name} --> and <!-- end -->"
+                )
+            text = pattern.sub(lambda m, table=table: m[1] + "\n".join(table(rows)) + "\n" + m[2], text)
+        document.write_text(text)
     draw(rows)
 
 
@@ -97,11 +105,22 @@ def cells_of(
     return found
 
 
+def compared(rows: Rows) -> list[str]:
+    """The final accuracies of :func:`first_rows`, to one decimal, the best channels first."""
+    found = [cells_of(rows, *place, COLUMNS) for place in FIRST]
+    best = [max(cell.mean for cell in cells.values()) for cells in found]
+    lines = []
+    for method in sorted(found[0], key=lambda m: -found[0][m].mean):
+        cells = [cells[method] for cells in found]
+        shown = [f"**{c.text(1)}**" if c.mean == b else c.text(1) for c, b in zip(cells, best, strict=True)]
+        lines.append([method, *shown])
+    return markdown(["method", "50 % of channels", "70 % in 16x8 blocks"], lines)
+
+
 def first_rows(rows: Rows) -> list[str]:
     """ResNet-20: the final accuracy, and what masks alone leave."""
-    places = [("resnet20", "channel", 0.5), ("resnet20", BLOCK, 0.7)]
     lines = []
-    found = [cells_of(rows, *place, COLUMNS) for place in places]
+    found = [cells_of(rows, *place, COLUMNS) for place in FIRST]
     for method in found[0]:
         line = [method]
         for cells in found:
@@ -238,17 +257,20 @@ def totals(rows: Rows) -> list[str]:
     ]
 
 
-TABLES: dict[str, Callable[[Rows], list[str]]] = {
-    "first rows": first_rows,
-    "table 2": table2,
-    "table 3": table3,
-    "table 4": table4,
-    "later": later,
-    "temperatures": temperatures,
-    "curves": curves,
-    "ablations": ablations,
-    "tuning": trials,
-    "wall time": wall_time,
-    "dense": dense,
-    "totals": totals,
+TABLES: dict[Path, dict[str, Callable[[Rows], list[str]]]] = {
+    README: {
+        "first rows": first_rows,
+        "table 2": table2,
+        "table 3": table3,
+        "table 4": table4,
+        "later": later,
+        "temperatures": temperatures,
+        "curves": curves,
+        "ablations": ablations,
+        "tuning": trials,
+        "wall time": wall_time,
+        "dense": dense,
+        "totals": totals,
+    },
+    FRONT: {"compared": compared},
 }
