@@ -57,7 +57,7 @@ def tune(rows: Rows) -> Iterator[Key]:
 
 
 def tune_others(rows: Rows) -> Iterator[Key]:
-    """Trials on the networks of other tasks."""
+    """Trials on other networks than ResNet-20."""
     for place in tuning.PLACES.values():
         for method in fitting(place.structure) if place is not tuning.HOME else ():
             yield from tuning.trials(place, method, rows)
