@@ -37,7 +37,7 @@ compare: setup
 	$(BIN)/python -m tests.benchmarks.compare
 
 # The tables of tests/benchmarks/paper, row by row; stop it at any time, start it again, start it twice.
-PAPER := tune resnet20 dense tune_others table3 table2 table4 ablations curves temperatures later tables
+PAPER := tune resnet20 dense tune_others table3 table2 table4 ablations curves temperatures suspects later tables
 paper: setup
 	for part in $(PAPER); do $(BIN)/python -m tests.benchmarks.paper $$part || exit; done
 

@@ -159,6 +159,15 @@ def test_tables_show_means_and_the_best(tmp_path: Path) -> None:
     assert found["pdp"] == ""
 
 
+def test_a_suspect_differs_from_smart_in_what_it_names() -> None:
+    rows = store.Rows()
+    for suspect in experiments.SUSPECTS:
+        (plain,), (changed,) = (list(suspect.keys(rows, 2, more)) for more in ((), suspect.more))
+        assert set(changed.settings) - set(plain.settings) == set(suspect.more)
+        assert replace(changed, settings=plain.settings) == plain
+        assert plain.steps == (tuning.STEPS if suspect.split == "validation" else 390)
+
+
 def test_readme_has_what_the_rows_say() -> None:
     rows = store.Rows()
     for document, places in tables.TABLES.items():

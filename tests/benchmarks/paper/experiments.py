@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from tests.benchmarks.paper import tuning
 from tests.benchmarks.paper.keys import Key, replaced
@@ -46,6 +47,46 @@ ABLATIONS = {
     "three quarters of the steps search": ("search-share=0.75",),
     "distillation instead of labels": ("loss=distill",),
 }
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A change of SMART's settings that may tell why it is behind somewhere.
+
+    On validation images a row is as long as a trial of the tuning.
+    """
+
+    title: str
+    network: str
+    structure: str
+    sparsity: float
+    more: tuple[str, ...]
+    split: str = "test"
+    seeds: tuple[int, ...] = (0,)
+
+    def keys(self, rows: Rows, seed: int, more: tuple[str, ...]) -> Iterator[Key]:
+        """SMART there with ``more``: the row, or none before its settings are known."""
+        for key in tuned(rows, self.network, self.structure, self.sparsity, "smart", seed, more):
+            steps = key.steps if self.split == "test" else tuning.STEPS
+            yield replace(key, split=self.split, steps=steps)
+
+
+_EQUAL = ("masks start equal", ("mask-init=constant",))
+SUSPECTS = (
+    *(
+        Suspect(title, "mobilenet", "channel", 0.5, more, "validation", seeds)
+        for title, more, seeds in (
+            (*_EQUAL, SEEDS),
+            ("masks start from a first-order Taylor term", ("mask-init=taylor",), (0,)),
+            ("masks start from activations", ("mask-init=activation",), (0,)),
+            ("masks start from weights x activations", ("mask-init=weight-activation",), (0,)),
+            ("masks learn three times as fast", ("mask-lr=0.1",), (0,)),
+            ("first temperature 1", ("init-temp=1",), (0,)),
+        )
+    ),
+    *(Suspect(_EQUAL[0], network, "channel", 0.5, _EQUAL[1]) for network in ("mobilenet", "googlenet")),
+    Suspect("a third of the learning rate", "resnet20", BLOCK, 0.3, ("lr=0.0015",), seeds=SEEDS),
+)
 
 
 def tune(rows: Rows) -> Iterator[Key]:
@@ -127,6 +168,14 @@ def ablations(rows: Rows) -> Iterator[Key]:
             yield from tuned(rows, "resnet20", "channel", 0.5, "smart", seed, more)
 
 
+def suspects(rows: Rows) -> Iterator[Key]:
+    """Why SMART is behind where it is."""
+    for suspect in SUSPECTS:
+        for seed in suspect.seeds:
+            for more in ((), suspect.more):
+                yield from suspect.keys(rows, seed, more)
+
+
 def everywhere(rows: Rows, structure: str, sparsities: tuple[float, ...]) -> Iterator[Key]:
     """One seed of all networks, then the other seeds on ResNet-20; what prunes most comes first."""
     for seed in SEEDS:
@@ -179,5 +228,6 @@ EXPERIMENTS: dict[str, Callable[[Rows], Iterator[Key]]] = {
         temperatures,
         curves,
         ablations,
+        suspects,
     )
 }

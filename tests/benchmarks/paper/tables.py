@@ -24,6 +24,7 @@ from tests.benchmarks.paper.experiments import (
     PAPER_METHODS,
     PRUNED,
     PUBLISHED,
+    SUSPECTS,
     TRANSFORMERS,
     curve_row,
     tuned,
@@ -190,6 +191,17 @@ def ablations(rows: Rows) -> list[str]:
     return markdown(["SMART, channels 50 %", "accuracy", "after hardening", "against the first line"], lines)
 
 
+def suspects(rows: Rows) -> list[str]:
+    """Changes of SMART where it is behind, against SMART without them."""
+    lines = []
+    for suspect in SUSPECTS:
+        as_it_is, changed = (Cell.of(rows, suspect.keys(rows, 0, more)) for more in ((), suspect.more))
+        what = "channels" if suspect.structure == "channel" else "blocks"
+        where = f"{NETWORKS[suspect.network].title}, {what} {100 * suspect.sparsity:g} %, {suspect.split}"
+        lines.append([where, suspect.title, as_it_is.text(), changed.text(), verdict(changed, as_it_is)])
+    return markdown(["where", "change", "as it is", "changed", "what the change does"], lines)
+
+
 def trials(rows: Rows) -> list[str]:
     """Every trial of the tuning, on validation images."""
     lines = []
@@ -267,6 +279,7 @@ TABLES: dict[Path, dict[str, Callable[[Rows], list[str]]]] = {
         "temperatures": temperatures,
         "curves": curves,
         "ablations": ablations,
+        "suspects": suspects,
         "tuning": trials,
         "wall time": wall_time,
         "dense": dense,
