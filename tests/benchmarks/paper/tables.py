@@ -71,10 +71,9 @@ def contest(rows: Rows, places: list[tuple[str, str, float]], methods: tuple[str
     lines = []
     for network, structure, sparsity in places:
         cells = cells_of(rows, network, structure, sparsity, methods)
-        best = max((c.mean for c in cells.values() if c.by_seed), default=None)
-        if best is None:
+        if not any(c.by_seed for c in cells.values()):
             continue
-        shown = [f"**{c.text()}**" if c.by_seed and c.mean == best else c.text() for c in cells.values()]
+        shown = best_in_bold(list(cells.values()))
         others = [c for m, c in cells.items() if not m.startswith("smart") and c.by_seed]
         rival = max(others, key=lambda c: c.mean) if others else None
         against = verdict(cells["smart"], rival) if rival else ""
@@ -93,6 +92,12 @@ def contest(rows: Rows, places: list[tuple[str, str, float]], methods: tuple[str
     return markdown(head, lines)
 
 
+def best_in_bold(cells: list[Cell], digits: int = 2) -> list[str]:
+    """What each cell says; those with the best mean in bold."""
+    best = max((c.mean for c in cells if c.by_seed), default=None)
+    return [f"**{c.text(digits)}**" if c.by_seed and c.mean == best else c.text(digits) for c in cells]
+
+
 def cells_of(
     rows: Rows, network: str, structure: str, sparsity: float, methods: tuple[str, ...]
 ) -> dict[str, Cell]:
@@ -109,12 +114,9 @@ def cells_of(
 def compared(rows: Rows) -> list[str]:
     """The final accuracies of :func:`first_rows`, to one decimal, the best channels first."""
     found = [cells_of(rows, *place, COLUMNS) for place in FIRST]
-    best = [max(cell.mean for cell in cells.values()) for cells in found]
-    lines = []
-    for method in sorted(found[0], key=lambda m: -found[0][m].mean):
-        cells = [cells[method] for cells in found]
-        shown = [f"**{c.text(1)}**" if c.mean == b else c.text(1) for c, b in zip(cells, best, strict=True)]
-        lines.append([method, *shown])
+    shown = [best_in_bold(list(cells.values()), 1) for cells in found]
+    lines = [list(line) for line in zip(found[0], *shown, strict=True)]
+    lines.sort(key=lambda line: -found[0][line[0]].mean)
     return markdown(["method", "50 % of channels", "70 % in 16x8 blocks"], lines)
 
 
